@@ -1,0 +1,87 @@
+"""The errors: one class for each one at fault, each carrying the place in the graph or the file.
+
+>>> FrameError("payload ends early", path="planes/exponent/huffman")
+FrameError('planes/exponent/huffman: payload ends early')
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+__all__ = [
+    "ArgumentError",
+    "BaseMismatchError",
+    "FeatherweightError",
+    "FrameError",
+    "LimitError",
+    "MissingDependencyError",
+    "TruncatedError",
+    "UnsupportedError",
+    "within",
+]
+
+
+class FeatherweightError(Exception):
+    """Abstract base of every error the library raises on purpose.
+
+    `path` names the place: stages and streams joined by slashes (``kmeans/index/rans``), after the tensor's name
+    and a colon where a checkpoint is worked on.
+    """
+
+    def __new__(cls, *args: object, **kwargs: object) -> FeatherweightError:
+        if cls is FeatherweightError:
+            raise TypeError("FeatherweightError is abstract: raise the class that says whose fault it is")
+        return super().__new__(cls)
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.message,), {"path": self.path})
+
+
+class ArgumentError(FeatherweightError, ValueError):
+    """The caller's array, parameter, recipe or output does not fit."""
+
+
+class FrameError(FeatherweightError, ValueError):
+    """The bytes are damaged, hostile or no frame at all."""
+
+
+class TruncatedError(FrameError):
+    """The bytes end before what they announce."""
+
+
+class LimitError(FrameError):
+    """Decoding would exceed the caller's limit on memory."""
+
+
+class BaseMismatchError(FeatherweightError, ValueError):
+    """A reference is missing, or is not the array that the frame was made against."""
+
+
+class UnsupportedError(FeatherweightError, ValueError):
+    """The bytes need a newer version or a codec that is not known here."""
+
+
+class MissingDependencyError(FeatherweightError, ImportError):
+    """A package is needed that is not installed; the message names the extra that brings it."""
+
+
+@contextlib.contextmanager
+def within(place: str, separator: str = "/") -> Iterator[None]:
+    """Put `place` before the path of an error that passes through."""
+    try:
+        yield
+    except FeatherweightError as error:
+        error.path = f"{place}{separator}{error.path}" if error.path else place
+        raise

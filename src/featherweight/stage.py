@@ -1,0 +1,223 @@
+"""The contract between codecs and the engine.
+
+A *stage* is the encoder's side: a frozen dataclass whose fields are what the user may choose. Its `codec` is the
+decoder's side: a value that says which arrays may pass and how they turn back into one. Neither knows of frames.
+
+Three things are never on the wire: what the encoder was told, what it tried, and the shapes of its streams (the
+engine writes those).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+import numpy as np
+
+from featherweight import dtypes
+from featherweight.dtypes import Array
+from featherweight.errors import ArgumentError, FrameError
+
+__all__ = [
+    "AnyRecipe",
+    "Codec",
+    "Empty",
+    "Encoded",
+    "Port",
+    "Recipe",
+    "Selector",
+    "Spec",
+    "Split",
+    "Stage",
+    "Wire",
+    "chain",
+    "check_params",
+    "param",
+    "params",
+]
+
+
+class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of wire records: positional msgpack, strict about types and about extra fields."""
+
+
+class Empty(Wire, frozen=True):
+    """The wire record of a codec that needs none."""
+
+
+class Spec(NamedTuple):
+    """What an edge carries; written by the engine, never by a codec."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Port(NamedTuple):
+    """What an edge may carry; the engine checks it on both sides.
+
+    `kinds` are letters of ``dtypes``; `ndim` (dimensions) and `bits` (of an element) are given where they matter.
+    """
+
+    name: str
+    kinds: str = "buifc"
+    ndim: int | None = None
+    bits: int | None = None
+
+    def accepts(self, spec: Spec) -> bool:
+        """Return whether an edge of this spec may pass."""
+        row = dtypes.of(spec.dtype)
+        return row.kind in self.kinds and self.ndim in (None, len(spec.shape)) and self.bits in (None, row.bits)
+
+    def check(self, spec: Spec, error: type[ArgumentError] | type[FrameError]) -> None:
+        """Raise `error` where the edge may not pass."""
+        if not self.accepts(spec):
+            wanted = f"kinds {self.kinds}" + ("" if self.bits is None else f" of {self.bits} bits")
+            wanted += "" if self.ndim is None else f" in {self.ndim} dimensions"
+            raise error(f"{self.name} takes {wanted}, not {spec.dtype}{list(spec.shape)}")
+
+
+class Encoded(NamedTuple):
+    """What `Stage.encode` returns; `streams` are in the order of ``codec.streams``, trailing ones may be absent."""
+
+    wire: msgspec.Struct
+    streams: tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """The decoder's side of a stage: a value, not a base class.
+
+    ``decode(wire, streams, given, out)`` fills `out`, a C-contiguous array that the engine allocated, and raises
+    FrameError for whatever the ports did not rule out. A codec with several streams may be sent without the
+    trailing ones, and without `given`, if its decode says what that means. `exact` is False where float
+    arithmetic makes the last bits depend on the machine.
+    """
+
+    name: str
+    wire: type[msgspec.Struct]
+    out: Port
+    streams: tuple[Port, ...]
+    decode: Callable[[Any, tuple[Array, ...], tuple[Array, ...], Array], None]
+    given: tuple[Port, ...] = ()
+    exact: bool = True
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """The encoder's side: any frozen dataclass with these members, whose fields are plain values, never arrays."""
+
+    codec: ClassVar[Codec]
+
+    def encode(self, x: Array, /, *given: Array) -> Encoded:
+        """Split a C-contiguous native array into a wire record and streams; leave `x` untouched."""
+        ...
+
+    def error_bound(self, x: Array, /) -> float | None:
+        """Return the largest absolute error decoding can make, 0 for lossless, None where nothing is promised."""
+        ...
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """A choice made while encoding: looks at the array and names a recipe; never on the wire."""
+
+    def choose(self, x: Array, /) -> Recipe | Stage | Selector | Split | None:
+        """Return what this array is to be coded with; None stores it as it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A stage, what its streams go into, and the names of the arrays it is given.
+
+    A stream that `then` does not name is stored as it is. A given name is an earlier stream of a stage further up
+    (the nearest wins), or ``@name`` for a reference from outside the frame.
+    """
+
+    stage: Stage
+    then: tuple[tuple[str, Recipe | Stage | Selector | Split], ...] = ()
+    given: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        given = [f"given={self.given!r}"] if self.given else []
+        return f"chain({', '.join([repr(self.stage), *given, *(f'{name}={node!r}' for name, node in self.then)])})"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Code an edge in pieces of whole rows, `size` elements or a little less each, in parallel and apart."""
+
+    recipe: Recipe | Stage | Selector
+    size: int = 1 << 19
+
+    def __post_init__(self) -> None:
+        """Check `size`."""
+        if type(self.size) is not int or self.size < 1:
+            raise ArgumentError(f"split(size={self.size!r}): expected a positive integer")
+
+
+AnyRecipe = Recipe | Stage | Selector | Split
+"""What an array can be coded with."""
+
+
+def chain(stage: Stage, /, *, given: tuple[str, ...] = (), **then: Recipe | Stage | Selector | Split) -> Recipe:
+    """Send the streams of `stage` on, by name, into further recipes.
+
+    Raises ArgumentError for a stream that the stage does not have, or for more given arrays than it takes.
+    """
+    codec = stage.codec
+    names = [port.name for port in codec.streams]
+    for name in then:
+        if name not in names:
+            raise ArgumentError(f"{codec.name} has no stream {name!r}: it has {', '.join(names)}")
+    if len(given) > len(codec.given):
+        raise ArgumentError(f"{codec.name} takes {len(codec.given)} given arrays, not {len(given)}")
+    ordered = sorted(then.items(), key=lambda item: names.index(item[0]))
+    return Recipe(stage, tuple((name, Recipe(node) if _is_stage(node) else node) for name, node in ordered), tuple(given))
+
+
+def _is_stage(node: Any) -> bool:
+    return hasattr(node, "codec") and not isinstance(node, Recipe)
+
+
+def param(default: Any, *, lo: Any = None, hi: Any = None, choices: tuple[str, ...] = (), doc: str) -> Any:
+    """Declare a field of a stage once: validation, recipe text, command line, strategies and docs read it."""
+    meta = {"lo": lo, "hi": hi, "choices": choices, "doc": doc}
+    return dataclasses.field(default=default, metadata=meta)
+
+
+def params(stage: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """Return the declared parameters of a stage or of its class."""
+    return tuple(f for f in dataclasses.fields(stage) if "doc" in f.metadata)
+
+
+def check_params(stage: Any) -> None:
+    """Raise ArgumentError unless every parameter has its declared type and lies in its bounds.
+
+    For ``__post_init__``. An integer passes for a float; a tuple parameter is checked element by element.
+    """
+    name = type(stage).codec.name if hasattr(type(stage), "codec") else type(stage).__name__.lower()
+    for f in params(stage):
+        value, meta = getattr(stage, f.name), f.metadata
+        default = f.default
+        many = isinstance(default, tuple)
+        if many and not isinstance(value, tuple):
+            raise ArgumentError(f"{name}({f.name}={value!r}): expected a list")
+        for item in value if many else (value,):
+            _check_value(f"{name}({f.name}={value!r})", item, None if many or default is None else type(default), meta)
+
+
+def _check_value(place: str, value: Any, kind: type | None, meta: Any) -> None:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        kind = int
+    if kind is not None and type(value) is not kind:
+        raise ArgumentError(f"{place}: expected {kind.__name__}")
+    lo, hi, choices = meta["lo"], meta["hi"], meta["choices"]
+    if choices and value not in choices:
+        raise ArgumentError(f"{place}: expected one of {', '.join(choices)}")
+    if value is not None and ((lo is not None and not value >= lo) or (hi is not None and not value <= hi)):
+        raise ArgumentError(f"{place}: expected {'' if lo is None else f'at least {lo}'}"
+                            f"{' and ' if None not in (lo, hi) else ''}{'' if hi is None else f'at most {hi}'}")
