@@ -1,0 +1,83 @@
+"""Codec stages for weight tensors that compose into a small, self-describing byte stream.
+
+>>> import numpy as np
+>>> frame = encode(np.zeros((64, 64), np.float32))
+>>> decode(frame).shape
+(64, 64)
+
+`save_file`, `load_file` and `open` do for whole checkpoints what those of safetensors do. Everything is imported when
+it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featherweight.checkpoint import TensorFile, load_file, open, save_file
+    from featherweight.engine import decode, encode, inspect
+    from featherweight.errors import (
+        ArgumentError,
+        BaseMismatchError,
+        FeatherweightError,
+        FrameError,
+        LimitError,
+        MissingDependencyError,
+        TruncatedError,
+        UnsupportedError,
+    )
+    from featherweight.plan import Plan
+    from featherweight.stage import Recipe, Split, chain
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "checkpoint": ("TensorFile", "load_file", "open", "save_file"),
+    "engine": ("decode", "encode", "inspect"),
+    "errors": (
+        "ArgumentError",
+        "BaseMismatchError",
+        "FeatherweightError",
+        "FrameError",
+        "LimitError",
+        "MissingDependencyError",
+        "TruncatedError",
+        "UnsupportedError",
+    ),
+    "plan": ("Plan",),
+    "stage": ("Recipe", "Split", "chain"),
+}
+_WHERE = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ArgumentError",
+    "BaseMismatchError",
+    "FeatherweightError",
+    "FrameError",
+    "LimitError",
+    "MissingDependencyError",
+    "Plan",
+    "Recipe",
+    "Split",
+    "TensorFile",
+    "TruncatedError",
+    "UnsupportedError",
+    "chain",
+    "decode",
+    "encode",
+    "inspect",
+    "load_file",
+    "open",
+    "save_file",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

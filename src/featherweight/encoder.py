@@ -1,0 +1,278 @@
+"""Run a recipe on an array, into the parts of a frame.
+
+Streams are followed depth first, in the order in which the codec declares them, so that whatever a stage is given has
+been coded before it. Selectors are asked and vanish. A `Split` turns an edge of the root program into pieces, each
+coded by a program of its own; equal programs are kept once.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from featherweight import codecs as codec_table
+from featherweight import dtypes
+from featherweight.decoder import digest, reference_part
+from featherweight.dtypes import Array
+from featherweight.errors import ArgumentError, within
+from featherweight.frame import (
+    FLAT,
+    GIVEN,
+    REFERENCE,
+    SHAPED,
+    SPLIT,
+    Frame,
+    Node,
+    Pieces,
+    Program,
+    checksum,
+    piece_shape,
+)
+from featherweight.stage import AnyRecipe, Codec, Recipe, Selector, Spec, Split, Stage
+
+__all__ = ["Mapper", "Piece", "encode_into", "encode_piece", "step_of"]
+
+Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""Like `map`, in order, perhaps with some of it under way at once."""
+
+
+class Piece(NamedTuple):
+    """A coded piece: program, record, the stored bytes in order, and whether all of it is lossless."""
+
+    program: Program
+    record: tuple[int, ...]
+    body: tuple[bytes, ...]
+    exact: bool
+
+
+class _Outside(NamedTuple):
+    """An array that a piece may be given: where it comes from, and the part of it that the piece sees."""
+
+    leaf: tuple[int, ...]
+    array: Array
+
+
+class _Made(NamedTuple):
+    """An edge while programs are built: leaves count up from 0, nodes down from -1."""
+
+    number: int
+    spec: Spec
+    exact: bool
+    value: Callable[[], Array]  # what the decoder will have
+
+
+Scope = Mapping[str, "_Made | _Outside"]
+
+
+def step_of(shape: Sequence[int], size: int) -> int:
+    """Return the elements per piece: whole rows where a row fits into `size`, pieces as equal as can be."""
+    total, row = math.prod(shape), math.prod(shape[1:])
+    unit = row if len(shape) > 1 and 0 < row <= size else 1
+    rows = total // unit
+    pieces = -(-rows // max(1, size // unit))
+    return -(-rows // max(1, pieces)) * unit
+
+
+def encode_into(
+    write: Callable[[bytes], object],
+    x: Array,
+    recipe: AnyRecipe,
+    *,
+    refs: Mapping[str, Array],
+    mapper: Mapper = map,
+) -> Frame:
+    """Code `x`, pass the body to `write` bit by bit, and return the head."""
+    x = dtypes.native(x)
+    arrays = {name: dtypes.native(array) for name, array in refs.items()}
+    program = _Builder(write, mapper, {f"@{name}": _Outside((REFERENCE, i), a) for i, (name, a) in enumerate(arrays.items())})
+    piece = program.finish(program.add(x, recipe, {}, 0))
+    for data in piece.body:
+        write(data)
+    programs = [piece.program, *program.branches]
+    # A reference that nobody used is not asked for again, and only now the numbers of the root's edges are known.
+    used = sorted({leaf[1] for p in programs for leaf in p.leaves if leaf[0] == REFERENCE})
+    root, *branches = (_renumber(p, used, len(piece.program.leaves)) for p in programs)
+    out = (dtypes.of(x.dtype).id, *x.shape)
+    names = tuple(arrays)
+    return Frame(out, root, piece.record, tuple(program.splits), tuple(branches), tuple(names[i] for i in used))
+
+
+def encode_piece(x: Array, recipe: AnyRecipe, outside: Mapping[str, _Outside]) -> Piece:
+    """Code one piece; picklable, for executors of any kind."""
+    builder = _Builder(None, map, outside)
+    return builder.finish(builder.add(dtypes.native(x), recipe, {}, 0))
+
+
+def _renumber(program: Program, used: list[int], leaves: int) -> Program:
+    def renumber(leaf: tuple[int, ...]) -> tuple[int, ...]:
+        if leaf[0] == REFERENCE:
+            return (REFERENCE, used.index(leaf[1]))
+        if leaf[0] == GIVEN:
+            return (GIVEN, _number(leaf[1], leaves))
+        return leaf
+
+    return msgspec.structs.replace(program, leaves=tuple(map(renumber, program.leaves)))
+
+
+def _number(made: int, leaves: int) -> int:
+    """Turn the number of an edge under construction into the frame's: nodes come after the leaves."""
+    return made if made >= 0 else leaves - 1 - made
+
+
+class _Builder:
+    """A program under construction; only the root's has `write` and may be split."""
+
+    def __init__(self, write: Callable[[bytes], object] | None, mapper: Mapper, outside: Mapping[str, _Outside]) -> None:
+        self.write = write
+        self.mapper = mapper
+        self.outside = outside
+        self.leaves: list[tuple[int, ...]] = []
+        self.nodes: list[tuple[Codec, Any, list[int], list[int]]] = []
+        self.specs: list[tuple[int, ...]] = []
+        self.stored: list[bytes] = []
+        self.digests: list[int] = []
+        self.references: dict[tuple[int, ...], _Made] = {}
+        self.splits: list[Pieces] = []
+        self.branches: dict[Program, int] = {}
+
+    def add(self, x: Array, recipe: AnyRecipe | None, scope: Scope, depth: int) -> _Made:
+        """Code `x` and return the edge that decoding will make of it."""
+        while isinstance(recipe, Selector):
+            recipe, depth = recipe.choose(x), depth + 1
+            if depth > 32:
+                raise ArgumentError("a selector keeps choosing selectors")
+        if recipe is None:
+            return self._store(x)
+        if isinstance(recipe, Split):
+            return self._split(x, recipe, scope, depth)
+        if not isinstance(recipe, Recipe):
+            recipe = Recipe(recipe)
+        codec = recipe.stage.codec
+        with within(codec.name):
+            given = [self._given(name, scope) for name in recipe.given]
+            codec.out.check(Spec(x.dtype, x.shape), ArgumentError)
+            for port, edge in zip(codec.given, given, strict=False):
+                port.check(edge.spec, ArgumentError)
+            encoded = recipe.stage.encode(x, *(edge.value() for edge in given))
+            then, siblings, made = dict(recipe.then), dict(scope), []
+            for port, stream in zip(codec.streams, encoded.streams, strict=False):
+                stream = dtypes.native(stream)
+                port.check(Spec(stream.dtype, stream.shape), ArgumentError)
+                with within(port.name):
+                    edge = self.add(stream, then.get(port.name), siblings, depth + 1)
+                siblings[port.name] = edge
+                made.append(edge)
+        return self._node(x, recipe.stage, encoded.wire, made, given)
+
+    def finish(self, result: _Made) -> Piece:
+        """Number the edges as the frame does and return the program with what it stores."""
+        number = functools.partial(_number, leaves=len(self.leaves))
+        nodes = tuple(
+            Node(
+                codec_table.number(codec.name) or codec.name,
+                tuple(map(number, streams)),
+                msgspec.msgpack.decode(msgspec.msgpack.encode(wire), type=tuple[Any, ...]),
+                tuple(map(number, given)),
+            )
+            for codec, wire, streams, given in self.nodes
+        )
+        leaf = self.leaves[-1]
+        if not nodes and leaf[0] == SHAPED and dtypes.of(leaf[1]).bits >= 8:
+            self.leaves[-1] = (FLAT, leaf[1])  # the result's shape is written once
+        program = Program(tuple(self.leaves), nodes, tuple(self.specs[:-1] if nodes else ()))
+        body = tuple(self.stored)
+        record = (checksum(b"".join(body)), *map(len, body), *self.digests)
+        return Piece(program, record, body, result.exact)
+
+    def _given(self, name: str, scope: Scope) -> _Made:
+        found = scope.get(name) or self.outside.get(name)
+        if found is None:
+            known = ", ".join([*scope, *self.outside]) or "nothing"
+            raise ArgumentError(f"given {name!r} is not known here: {known} is")
+        if isinstance(found, _Made):
+            return found
+        if found.leaf not in self.references:
+            if found.leaf[0] == REFERENCE:
+                self.digests.append(digest(found.array))
+            self.references[found.leaf] = self._leaf(found.leaf, found.array)
+        return self.references[found.leaf]
+
+    def _leaf(self, leaf: tuple[int, ...], array: Array) -> _Made:
+        self.leaves.append(leaf)
+        return _Made(len(self.leaves) - 1, Spec(array.dtype, array.shape), True, lambda: array)
+
+    def _store(self, x: Array) -> _Made:
+        row = dtypes.of(x.dtype)
+        self.stored.append(dtypes.pack(x).tobytes())
+        flat = x.ndim == 1 and (row.bits >= 8 or x.size * row.bits % 8 == 0)
+        return self._leaf((FLAT, row.id) if flat else (SHAPED, row.id, *x.shape), x)
+
+    def _node(self, x: Array, stage: Stage, wire: Any, streams: list[_Made], given: list[_Made]) -> _Made:
+        self.nodes.append((stage.codec, wire, [e.number for e in streams], [e.number for e in given]))
+        self.specs.append((dtypes.of(x.dtype).id, *x.shape))
+
+        exact = all(edge.exact for edge in streams) and stage.error_bound(x) == 0
+
+        @functools.cache
+        def value() -> Array:
+            if exact:
+                return x
+            inputs = tuple(edge.value() for edge in streams)
+            out = np.empty(x.shape, x.dtype)
+            stage.codec.decode(wire, inputs, tuple(edge.value() for edge in given), out)
+            return out
+
+        return _Made(-len(self.nodes), Spec(x.dtype, x.shape), exact, value)
+
+    def _split(self, x: Array, split: Split, scope: Scope, depth: int) -> _Made:
+        if self.write is None:
+            raise ArgumentError("a recipe splits an edge once: this one lies in a piece already")
+        step = step_of(x.shape, split.size)
+        count = -(-x.size // step) if step else 0
+        if count <= 1:
+            return self.add(x, split.recipe, scope, depth)
+        given = {name: self._given(name, scope) for name in _names(split.recipe) & scope.keys()}
+        flat = x.reshape(-1)
+
+        def units() -> Iterator[tuple[Array, dict[str, _Outside]]]:
+            for start in range(0, x.size, step):
+                part = functools.partial(reference_part, shape=x.shape, step=step, start=start)
+                outside = {name: _Outside(found.leaf, part(found.array)) for name, found in self.outside.items()}
+                outside |= {name: _Outside((GIVEN, edge.number), part(edge.value())) for name, edge in given.items()}
+                shape = piece_shape(x.shape, step, start)
+                yield flat[start : start + math.prod(shape)].reshape(shape), outside
+
+        pieces, exact = [], True
+        for piece in self.mapper(functools.partial(_encode_unit, split.recipe), units()):
+            branch = self.branches.setdefault(piece.program, len(self.branches))
+            pieces.append((branch, *piece.record))
+            exact &= piece.exact
+            for data in piece.body:
+                self.write(data)
+        self.splits.append(Pieces(step, tuple(pieces)))
+
+        def value() -> Array:
+            if exact:
+                return x
+            raise ArgumentError("what is coded lossily in pieces cannot be given to others: split further down")
+
+        self.leaves.append((SPLIT, dtypes.of(x.dtype).id, *x.shape))
+        return _Made(len(self.leaves) - 1, Spec(x.dtype, x.shape), exact, value)
+
+
+def _encode_unit(recipe: AnyRecipe, unit: tuple[Array, dict[str, _Outside]]) -> Piece:
+    return encode_piece(unit[0], recipe, unit[1])
+
+
+def _names(recipe: AnyRecipe | None) -> set[str]:
+    """Return the given names that a recipe mentions."""
+    if isinstance(recipe, Split):
+        return _names(recipe.recipe)
+    if isinstance(recipe, Recipe):
+        return set(recipe.given).union(*(_names(node) for _, node in recipe.then))
+    return set()

@@ -1,0 +1,244 @@
+"""Recipes by name, and their text form.
+
+::
+
+    recipe = name | name(argument, …)
+    argument = value | key=value
+    value = number | string | true | false | name | @name | recipe | [value, …]
+    name = [a-z0-9][a-z0-9_-]*
+
+Arguments are the parameters of the stage, in order or by key; a key that is a stream of the stage says what that stream
+goes into; ``given`` lists the arrays that the stage is given: ``planes(exponent=huffman, mantissa=rans(given=exponent))``.
+
+>>> text(parse("split(planes([8, 4, 4], exponent=rans))"))
+'split(planes(widths=[8, 4, 4], exponent=rans))'
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from featherweight import codecs as codec_table
+from featherweight.auto import Auto
+from featherweight.errors import ArgumentError, UnsupportedError
+from featherweight.stage import AnyRecipe, Recipe, Split, chain, params
+
+__all__ = ["NAMED", "Named", "parse", "text"]
+
+MAX_DEPTH = 32
+_TOKEN = re.compile(r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w-]))|(?P<name>@?[A-Za-z0-9_][\w.\-/]*)"""
+                    r"""|'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<mark>[()\[\],=]))""")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A recipe with a name: what it is for, and how it is made (keyword arguments are its knobs)."""
+
+    doc: str
+    make: Callable[..., AnyRecipe]
+
+
+NAMED: Mapping[str, Named] = {
+    "lossless": Named("The default: small, and as fast as memory allows.", lambda: Split(Auto("fast"), 1 << 19)),
+    "lossless-small": Named(
+        "The smallest lossless coding: scale classes, mantissas under exponents, rANS; about a third as fast.",
+        lambda: Split(Auto("small"), 1 << 20),
+    ),
+    "delta": Named(
+        "Against a base of the same shape (--base, or refs={'base': …}): costs what the changes cost.",
+        lambda: Split(_delta(), 1 << 20),
+    ),
+}
+_SELECTORS = {"auto": Auto}
+
+
+def _delta() -> Recipe:
+    return chain(codec_table.stage_class("delta")(), given=("@base",), difference=Auto("small"))
+
+
+def parse(source: str, codecs: Mapping[str, Any] = {}) -> AnyRecipe:
+    """Read a recipe; `codecs` are further stage classes by name.
+
+    Raises ArgumentError that shows the place.
+    """
+    reader = _Reader(source, codecs)
+    node = reader.recipe(0)
+    reader.expect("")
+    return node
+
+
+def text(recipe: AnyRecipe) -> str:
+    """Write a recipe so that `parse` reads the same recipe."""
+    if isinstance(recipe, Split):
+        size = "" if recipe.size == Split.size else f", size={recipe.size}"
+        return f"split({text(recipe.recipe)}{size})"
+    stage, then, given = (recipe.stage, recipe.then, recipe.given) if isinstance(recipe, Recipe) else (recipe, (), ())
+    name = stage.codec.name if hasattr(stage, "codec") else type(stage).__name__.lower()
+    arguments = [f"{f.name}={_show(v)}" for f in params(stage) if (v := getattr(stage, f.name)) != f.default]
+    if given:
+        arguments.append(f"given={given[0] if len(given) == 1 else _show(given)}")
+    arguments += [f"{stream}={text(node)}" for stream, node in then]
+    return f"{name}({', '.join(arguments)})" if arguments else name
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_show, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and not re.fullmatch(r"@?[a-z][\w.\-/]*", value):
+        return f'"{value}"' if "'" in value else f"'{value}'"
+    return str(value)
+
+
+class _Reader:
+    """A recursive-descent parser; a name with parentheses is a recipe, without it may be either."""
+
+    def __init__(self, source: str, codecs: Mapping[str, Any]) -> None:
+        self.source = source
+        self.codecs = codecs
+        self.tokens = list(self._scan())
+        self.place = 0
+
+    def _scan(self) -> Iterator[tuple[str, str, int]]:
+        place = 0
+        while place < len(self.source.rstrip()):
+            found = _TOKEN.match(self.source, place)
+            if not found:
+                raise ArgumentError(f"recipe {self.source!r}: {self.source[place:].strip()!r} is not understood")
+            kind = found.lastgroup or ""
+            yield ("string" if kind in ("single", "double") else kind), found[kind], found.start(kind)
+            place = found.end()
+        yield "mark", "", len(self.source)
+
+    def fail(self, message: str) -> ArgumentError:
+        return ArgumentError(f"recipe {self.source!r}, at {self.tokens[self.place][2]}: {message}")
+
+    def take(self, mark: str) -> bool:
+        if self.tokens[self.place][:2] == ("mark", mark):
+            self.place += 1
+            return True
+        return False
+
+    def expect(self, mark: str) -> None:
+        if not self.take(mark):
+            found = self.tokens[self.place][1]
+            raise self.fail(f"expected {mark!r} before {found!r}" if mark and found else f"expected {mark!r}" if mark else f"{found!r} follows the recipe")
+
+    def recipe(self, depth: int) -> AnyRecipe:
+        kind, name, _ = self.tokens[self.place]
+        number = kind == "number" and name.isdigit()
+        if kind != "name" and not number:
+            raise self.fail("expected the name of a recipe")
+        self.place += 1
+        positional, named = self.arguments(depth)
+        try:
+            return self.build(name, positional, named)
+        except UnsupportedError:
+            known = sorted({*NAMED, *_SELECTORS, *codec_table.names(), *self.codecs, "split"})
+            raise self.fail(f"no recipe or stage is called {name!r}; there are {', '.join(known)}") from None
+        except TypeError as error:
+            raise self.fail(f"{name}: {error}") from None
+
+    def arguments(self, depth: int) -> tuple[list[Any], dict[str, Any]]:
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        if depth > MAX_DEPTH:
+            raise self.fail(f"recipes nest more than {MAX_DEPTH} deep")
+        if not self.take("("):
+            return positional, named
+        while not self.take(")"):
+            if positional or named:
+                self.expect(",")
+            key = self.tokens[self.place][1]
+            if self.tokens[self.place][0] == "name" and self.tokens[self.place + 1][:2] == ("mark", "="):
+                self.place += 2
+                if key in named:
+                    raise self.fail(f"{key} is given twice")
+                named[key] = self.value(depth + 1)
+            elif named:
+                raise self.fail("an argument without a key follows one with a key")
+            else:
+                positional.append(self.value(depth + 1))
+        return positional, named
+
+    def value(self, depth: int) -> Any:
+        kind, token, _ = self.tokens[self.place]
+        if kind == "number":
+            self.place += 1
+            return float(token) if re.search(r"[.eE]", token) else int(token)
+        if kind == "string":
+            self.place += 1
+            return token
+        if self.take("["):
+            items: list[Any] = []
+            while not self.take("]"):
+                if items:
+                    self.expect(",")
+                items.append(self.value(depth + 1))
+            return tuple(items)
+        if token in ("true", "false"):
+            self.place += 1
+            return token == "true"
+        if kind == "name" and self.tokens[self.place + 1][:2] != ("mark", "("):
+            self.place += 1
+            return _Word(token, self, depth)
+        return self.recipe(depth)
+
+    def build(self, name: str, positional: list[Any], named: dict[str, Any]) -> AnyRecipe:
+        if name == "split":
+            return Split(_recipe(positional[0]), *positional[1:], **named) if positional else _missing("split")
+        if name in NAMED:
+            return NAMED[name].make(*positional, **named)
+        if name in _SELECTORS:
+            return _SELECTORS[name](*map(_plain, positional), **{key: _plain(v) for key, v in named.items()})
+        stage_class = self.codecs[name] if name in self.codecs else codec_table.stage_class(name)
+        fields = [f.name for f in params(stage_class)]
+        streams = {port.name for port in stage_class.codec.streams}
+        if len(positional) > len(fields):
+            raise self.fail(f"{name} takes {len(fields)} arguments without a key: {', '.join(fields) or 'none'}")
+        values = {**dict(zip(fields, positional, strict=False))}
+        given: tuple[str, ...] = ()
+        then: dict[str, AnyRecipe] = {}
+        for key, value in named.items():
+            if key == "given":
+                given = tuple(str(_plain(v)) for v in (value if isinstance(value, tuple) else (value,)))
+            elif key in fields and key not in values:
+                values[key] = value
+            elif key in streams:
+                then[key] = _recipe(value)
+            else:
+                known = ", ".join([*fields, *sorted(streams), *(["given"] if stage_class.codec.given else [])])
+                raise self.fail(f"{name} has no {key!r} (left): it has {known}")
+        return chain(stage_class(**{key: _plain(v) for key, v in values.items()}), given=given, **then)
+
+
+class _Word(str):
+    """A bare name: a string where a parameter wants one, a recipe where a stream does."""
+
+    def __new__(cls, token: str, reader: _Reader, depth: int) -> _Word:
+        word = super().__new__(cls, token)
+        word.reader, word.depth = reader, depth
+        return word
+
+    reader: _Reader
+    depth: int
+
+
+def _recipe(value: Any) -> AnyRecipe:
+    if isinstance(value, _Word):
+        return _Reader(str(value), value.reader.codecs).recipe(value.depth)
+    if isinstance(value, (str, int, float, tuple)):
+        raise ArgumentError(f"{value!r} is no recipe")
+    return value  # type: ignore[no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else str(value) if isinstance(value, _Word) else value
+
+
+def _missing(name: str) -> AnyRecipe:
+    raise ArgumentError(f"{name} needs a recipe: {name}(huffman)")
