@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -35,7 +35,7 @@ from featherweight.frame import (
 )
 from featherweight.stage import AnyRecipe, Codec, Recipe, Selector, Spec, Split, Stage
 
-__all__ = ["Mapper", "Piece", "encode_into", "encode_piece", "step_of"]
+__all__ = ["Loadable", "Mapper", "Piece", "encode_into", "step_of"]
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Like `map`, in order, perhaps with some of it under way at once."""
@@ -55,6 +55,22 @@ class _Outside(NamedTuple):
 
     leaf: tuple[int, ...]
     array: Array
+
+
+class Loadable(Protocol):
+    """A small, picklable description of elements that are somewhere else."""
+
+    def load(self) -> Array:
+        """Return the elements, flat."""
+        ...
+
+
+class _Unit(NamedTuple):
+    """One piece to code."""
+
+    elements: Array | Loadable
+    shape: tuple[int, ...]
+    outside: Mapping[str, _Outside]
 
 
 class _Made(NamedTuple):
@@ -85,11 +101,17 @@ def encode_into(
     *,
     refs: Mapping[str, Array],
     mapper: Mapper = map,
+    locate: Callable[[int, int], Loadable] | None = None,
 ) -> Frame:
-    """Code `x`, pass the body to `write` bit by bit, and return the head."""
+    """Code `x`, pass the body to `write` bit by bit, and return the head.
+
+    `locate` says where the elements from one number to another can be loaded again: pieces that travel to other
+    processes then carry a place and no elements.
+    """
     x = dtypes.native(x)
     arrays = {name: dtypes.native(array) for name, array in refs.items()}
     program = _Builder(write, mapper, {f"@{name}": _Outside((REFERENCE, i), a) for i, (name, a) in enumerate(arrays.items())})
+    program.located = (x, locate) if locate else None
     piece = program.finish(program.add(x, recipe, {}, 0))
     for data in piece.body:
         write(data)
@@ -100,12 +122,6 @@ def encode_into(
     out = (dtypes.of(x.dtype).id, *x.shape)
     names = tuple(arrays)
     return Frame(out, root, piece.record, tuple(program.splits), tuple(branches), tuple(names[i] for i in used))
-
-
-def encode_piece(x: Array, recipe: AnyRecipe, outside: Mapping[str, _Outside]) -> Piece:
-    """Code one piece; picklable, for executors of any kind."""
-    builder = _Builder(None, map, outside)
-    return builder.finish(builder.add(dtypes.native(x), recipe, {}, 0))
 
 
 def _renumber(program: Program, used: list[int], leaves: int) -> Program:
@@ -138,6 +154,7 @@ class _Builder:
         self.digests: list[int] = []
         self.references: dict[tuple[int, ...], _Made] = {}
         self.splits: list[Pieces] = []
+        self.located: tuple[Array, Callable[[int, int], Loadable]] | None = None
         self.branches: dict[Program, int] = {}
 
     def add(self, x: Array, recipe: AnyRecipe | None, scope: Scope, depth: int) -> _Made:
@@ -239,13 +256,15 @@ class _Builder:
         given = {name: self._given(name, scope) for name in _names(split.recipe) & scope.keys()}
         flat = x.reshape(-1)
 
-        def units() -> Iterator[tuple[Array, dict[str, _Outside]]]:
+        def units() -> Iterator[_Unit]:
             for start in range(0, x.size, step):
                 part = functools.partial(reference_part, shape=x.shape, step=step, start=start)
                 outside = {name: _Outside(found.leaf, part(found.array)) for name, found in self.outside.items()}
                 outside |= {name: _Outside((GIVEN, edge.number), part(edge.value())) for name, edge in given.items()}
                 shape = piece_shape(x.shape, step, start)
-                yield flat[start : start + math.prod(shape)].reshape(shape), outside
+                stop = start + math.prod(shape)
+                place = self.located[1](start, stop) if self.located and self.located[0] is x else None
+                yield _Unit(flat[start:stop] if place is None else place, shape, outside)
 
         pieces, exact = [], True
         for piece in self.mapper(functools.partial(_encode_unit, split.recipe), units()):
@@ -265,8 +284,11 @@ class _Builder:
         return _Made(len(self.leaves) - 1, Spec(x.dtype, x.shape), exact, value)
 
 
-def _encode_unit(recipe: AnyRecipe, unit: tuple[Array, dict[str, _Outside]]) -> Piece:
-    return encode_piece(unit[0], recipe, unit[1])
+def _encode_unit(recipe: AnyRecipe, unit: _Unit) -> Piece:
+    """Code one piece; picklable, for executors of any kind."""
+    elements = unit.elements if isinstance(unit.elements, np.ndarray) else unit.elements.load()
+    builder = _Builder(None, map, unit.outside)
+    return builder.finish(builder.add(dtypes.native(elements.reshape(unit.shape)), recipe, {}, 0))
 
 
 def _names(recipe: AnyRecipe | None) -> set[str]:

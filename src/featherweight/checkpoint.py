@@ -1,0 +1,427 @@
+"""Whole checkpoints, as people know them from safetensors: `save_file`, `load_file`, `open`.
+
+Tensors are coded one after another and in pieces, so that memory stays bounded whatever their size: what is under way
+at once is a few pieces per thread. Small tensors go through the pool whole, large ones piece by piece; which is which
+depends on their size alone, so that the bytes are the same for any pool.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from featherweight import dtypes
+from featherweight.dtypes import Array
+from featherweight.encoder import Mapper, encode_into
+from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
+from featherweight.errors import ArgumentError, within
+from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint, write_checkpoint
+from featherweight.formats._io import Where
+from featherweight.formats.fw import FwFile, create
+from featherweight.formats.memory import from_arrays
+from featherweight.frame import Frame
+from featherweight.plan import Plan
+from featherweight.stage import AnyRecipe, Codec
+
+__all__ = ["TensorFile", "TensorSlice", "decode_file", "encode_file", "load_file", "open", "save_file"]
+
+LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
+WINDOW = 1 << 24  # elements of a large tensor decoded at a time where its bytes must be fetched first
+
+Base = Where | Mapping[str, Any]
+Progress = Callable[[str, int], object]
+"""Called with a tensor's name and the bytes of it that are done."""
+
+
+def save_file(
+    tensors: Mapping[str, Any],
+    path: Where,
+    plan: Plan | AnyRecipe | str = "lossless",
+    *,
+    base: Base | None = None,
+    metadata: Mapping[str, str] | None = None,
+    codecs: Mapping[str, Any] = {},
+    executor: Executor | None = None,
+    threads: int | None = None,
+) -> None:
+    """Encode arrays into a `.fw` file, which appears when all has gone well.
+
+    `tensors` map names to arrays (anything `numpy.asarray` takes without a copy is not copied). `plan` is a recipe for
+    all or a `Plan`. `base` is a checkpoint that the decoder will have: tensors with a namesake of the same dtype and
+    shape in it are coded as changes where that is smaller. `codecs` are stage classes of the caller's own. `executor`
+    is any ``concurrent.futures.Executor``; by default `threads` threads, as many as there are processors.
+
+    Raises ArgumentError for arrays, names and recipes that do not fit and OSError for what the system refuses; the
+    file is then as it was.
+    """
+    for name in tensors:
+        if not isinstance(name, str):
+            raise ArgumentError(f"tensor names are strings, not {type(name).__name__}")
+    source = from_arrays({name: np.asarray(value) for name, value in tensors.items()}, metadata)
+    _encode(source, path, Plan.of(plan, codecs=codecs), base, executor, threads, None)
+
+
+def encode_file(
+    source: Where,
+    target: Where,
+    plan: Plan | AnyRecipe | str = "lossless",
+    *,
+    base: Base | None = None,
+    codecs: Mapping[str, Any] = {},
+    executor: Executor | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Encode a checkpoint file (safetensors, its sharded index, npz, .fw) into a `.fw` file; see `save_file`.
+
+    What is needed to write the same file again is kept: names, order, metadata, and the header's bytes where they
+    are not those that anybody would write.
+    """
+    with open_checkpoint(source) as checkpoint:
+        _encode(checkpoint, target, Plan.of(plan, codecs=codecs), base, executor, threads, progress)
+
+
+def decode_file(
+    source: Where,
+    target: Where,
+    *,
+    format: str | None = None,
+    base: Base | None = None,
+    codecs: Mapping[str, Codec] = {},
+    max_bytes: int = MAX_BYTES,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Decode a `.fw` file into a checkpoint of another format, by the end of the target's name or by `format`.
+
+    Tensors are decoded straight into the mapped target, which appears when all has gone well.
+    """
+    with open(source, base=base, codecs=codecs, max_bytes=max_bytes, threads=threads) as file:
+        kind = format or file.origin or "safetensors"
+        infos = list(file.infos.values())
+        with write_checkpoint(target, infos, metadata=file.metadata(), layout=file.layout, format=kind) as out:
+            file.decode_into(out.tensor, progress)
+
+
+def load_file(
+    path: Where,
+    *,
+    base: Base | None = None,
+    codecs: Mapping[str, Codec] = {},
+    executor: Executor | None = None,
+    max_bytes: int = MAX_BYTES,
+    threads: int | None = None,
+) -> dict[str, Array]:
+    """Decode all tensors of a file into memory; `executor` is asked for whole tensors.
+
+    Raises what `TensorFile` raises.
+    """
+    with open(path, base=base, codecs=codecs, max_bytes=max_bytes, threads=threads) as file:
+        if executor is not None:
+            load = functools.partial(_load_one, path, base, codecs, max_bytes)
+            return dict(zip(file, executor.map(load, file), strict=True))
+        result = {name: np.empty(info.shape, info.kind.dtype) for name, info in file.infos.items()}
+
+        @contextlib.contextmanager
+        def place(name: str) -> Iterator[Array]:
+            yield result[name].reshape(-1)
+
+        file.decode_into(place)
+    return result
+
+
+def _load_one(path: Where, base: Any, codecs: Mapping[str, Codec], max_bytes: int, name: str) -> Array:
+    with open(path, base=base, codecs=codecs, max_bytes=max_bytes, threads=1) as file:
+        return file[name]
+
+
+def open(
+    path: Where,
+    *,
+    base: Base | None = None,
+    codecs: Mapping[str, Codec] = {},
+    max_bytes: int = MAX_BYTES,
+    threads: int | None = None,
+) -> TensorFile:
+    """Open a checkpoint of any format as a lazy mapping from names to arrays.
+
+    `path` is a path, a binary file object or an fsspec URL. One tensor costs one tensor: an open `.fw` file fetches it
+    in one request.
+    """
+    return TensorFile(path, base=base, codecs=codecs, max_bytes=max_bytes, threads=threads)
+
+
+class TensorFile(Mapping[str, Array]):
+    """An open checkpoint; decodes a tensor when it is asked for, and keeps none.
+
+    `infos` describes the tensors in the order of the file, `origin` names the format that they came from. Reading
+    raises KeyError for a name that is not there; FrameError, TruncatedError, LimitError or UnsupportedError for what
+    the bytes hold; BaseMismatchError where the base is missing or another one.
+    """
+
+    def __init__(
+        self,
+        path: Where,
+        *,
+        base: Base | None = None,
+        codecs: Mapping[str, Codec] = {},
+        max_bytes: int = MAX_BYTES,
+        threads: int | None = None,
+    ) -> None:
+        self._codecs, self._max_bytes, self._threads = codecs, max_bytes, threads
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self._checkpoint = stack.enter_context(open_checkpoint(path))
+            self._base = _open_base(base, stack)
+            self._stack = stack.pop_all()
+        container = self._checkpoint.container
+        self.fw = container if isinstance(container, FwFile) else None
+        self.infos: Mapping[str, TensorInfo] = self._checkpoint.tensors
+        self.layout: bytes = self._checkpoint.layout
+        self.canonical: bool = self._checkpoint.canonical
+        self.origin: str = self.fw.origin if self.fw else self._checkpoint.format
+
+    def __getitem__(self, name: str) -> Array:
+        """Decode a tensor into memory."""
+        info = self._info(name)
+        with thread_pool(self._threads if info.count >= LARGE else 1) as pool:
+            return self._read(info, 0, info.count, None, pool).reshape(info.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.infos
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata that the source carried."""
+        return dict(self._checkpoint.metadata)
+
+    def get_tensor(self, name: str) -> Array:
+        """Decode a tensor into memory, as ``file[name]`` does."""
+        return self[name]
+
+    def get_slice(self, name: str) -> TensorSlice:
+        """Return a tensor to be indexed before it is decoded: ``file.get_slice(name)[a:b]`` decodes those rows."""
+        return TensorSlice(self, self._info(name))
+
+    def decode_into(
+        self, place: Callable[[str], AbstractContextManager[Array]], progress: Progress | None = None
+    ) -> None:
+        """Decode all tensors, each into the flat array that ``place(name)`` gives for it."""
+        with thread_pool(self._threads) as pool:
+            for large, infos in itertools.groupby(self.infos.values(), lambda info: info.count >= LARGE):
+                one = functools.partial(self._decode_one, place, pool if large else None)
+                for info in map(one, infos) if large else ordered_map(pool)(one, infos):
+                    if progress:
+                        progress(info.name, info.packed)
+
+    def _decode_one(
+        self, place: Callable[[str], AbstractContextManager[Array]], pool: Executor | None, info: TensorInfo
+    ) -> TensorInfo:
+        with place(info.name) as flat:
+            step = info.count if _local(self._checkpoint) or self.fw is None or not self.fw.sliceable(info.name) else WINDOW
+            for start in range(0, info.count, step or 1):
+                self._read(info, start, min(start + step, info.count), flat[start : start + step], pool)
+        return info
+
+    def _read(self, info: TensorInfo, start: int, stop: int, out: Array | None, pool: Executor | None) -> Array:
+        if self.fw is not None:
+            refs = {}
+            if self.fw.entries[info.name].frame.refs and (base := self._base(info)) is not None:
+                refs["base"] = base
+            return self.fw.read(
+                info.name,
+                start,
+                stop,
+                out=out,
+                refs=refs,
+                codecs=self._codecs,
+                max_bytes=self._max_bytes,
+                pool=pool,
+            )
+        found = self._checkpoint.read(info.name, start, stop)
+        if out is None:
+            return found
+        out[:] = found
+        return out
+
+    def _info(self, name: str) -> TensorInfo:
+        if name not in self.infos:
+            raise KeyError(f"there is no tensor {name!r} in {self._checkpoint.name}")
+        return self.infos[name]
+
+    def close(self) -> None:
+        """Let go of the file; arrays that were read stay valid."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<TensorFile {self._checkpoint.name!r}: {len(self)} tensors>"
+
+
+class TensorSlice:
+    """A tensor that has not been decoded; indexing decodes the pieces that the rows lie in."""
+
+    def __init__(self, file: TensorFile, info: TensorInfo) -> None:
+        self._file, self._info = file, info
+
+    def get_shape(self) -> list[int]:
+        """Return the shape of the whole tensor."""
+        return list(self._info.shape)
+
+    def get_dtype(self) -> str:
+        """Return the dtype as safetensors names it."""
+        return self._info.kind.name
+
+    def __getitem__(self, key: Any) -> Array:
+        """Index as NumPy does; only the first index, if it is an integer or a slice, spares decoding."""
+        info = self._info
+        first, *rest = (key if isinstance(key, tuple) else (key,)) or (...,)
+        if not info.shape or not isinstance(first, (slice, int, np.integer)) or isinstance(first, bool):
+            return self._rows(0, info.shape[0] if info.shape else 1)[key]
+        if isinstance(first, slice):
+            rows = range(info.shape[0])[first]
+            low, high = (min(rows[0], rows[-1]), max(rows[0], rows[-1]) + 1) if rows else (0, 0)
+            array = self._rows(low, high)[:: rows.step]
+            return array[(slice(None), *rest)]
+        row = range(info.shape[0])[first]  # raises IndexError as arrays do
+        return self._rows(row, row + 1)[(0, *rest)]  # type: ignore[no-any-return]
+
+    def _rows(self, low: int, high: int) -> Array:
+        row = math.prod(self._info.shape[1:])
+        flat = self._file._read(self._info, low * row, high * row, None, None)  # noqa: SLF001  (the two are one)
+        return flat.reshape((high - low, *self._info.shape[1:]) if self._info.shape else ())
+
+
+class _Slice(NamedTuple):
+    """Elements of a tensor in a file, for other processes to load."""
+
+    where: str
+    name: str
+    start: int
+    stop: int
+
+    def load(self) -> Array:
+        return _reopened(self.where).read(self.name, self.start, self.stop)
+
+
+class _Unit(NamedTuple):
+    """One small tensor to code."""
+
+    info: TensorInfo
+    elements: Array | _Slice
+    base: Array | None
+
+
+@functools.lru_cache(4)
+def _reopened(where: str) -> Checkpoint:
+    return open_checkpoint(where)
+
+
+def _encode(
+    checkpoint: Checkpoint,
+    target: Where,
+    plan: Plan,
+    base: Base | None,
+    executor: Executor | None,
+    threads: int | None,
+    progress: Progress | None,
+) -> None:
+    local = _local(checkpoint)
+    where = checkpoint.name if executor is not None and local else None
+    done = progress or (lambda name, size: None)
+    with contextlib.ExitStack() as stack:
+        lookup = _open_base(base, stack)
+        mapper = ordered_map(executor or stack.enter_context(thread_pool(threads)))
+        origin = checkpoint.container.origin if isinstance(checkpoint.container, FwFile) else checkpoint.format
+        writer = stack.enter_context(
+            create(target, metadata=checkpoint.metadata, layout=checkpoint.layout, origin=origin)
+        )
+        for large, infos in itertools.groupby(checkpoint.tensors.values(), lambda info: info.count >= LARGE):
+            if not large:
+                units = (
+                    _Unit(i, _Slice(where, i.name, 0, i.count) if where else checkpoint.read(i.name), lookup(i))
+                    for i in infos
+                )
+                for info, frame, body in mapper(functools.partial(_encode_small, plan), units):
+                    writer.put(info.name, frame, body)
+                    done(info.name, info.packed)
+                continue
+            for info in infos:
+                x = checkpoint.read(info.name).reshape(info.shape)
+                old = lookup(info)
+                recipe = plan.against(old, x, info.name)
+                writer.encode(
+                    info.name,
+                    x,
+                    recipe,
+                    refs={} if old is None else {"base": old},
+                    mapper=_reporting(mapper, done, info),
+                    locate=functools.partial(_Slice, where, info.name) if where else None,
+                )
+
+
+def _reporting(mapper: Mapper, done: Progress, info: TensorInfo) -> Mapper:
+    """Tell the progress of a large tensor as its pieces come back."""
+
+    def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        sizes: collections.deque[int] = collections.deque()
+
+        def counted() -> Iterator[Any]:
+            for unit in items:
+                sizes.append(dtypes.packed_bytes(info.kind, math.prod(unit.shape)))
+                yield unit
+
+        for result in mapper(function, counted()):
+            yield result
+            done(info.name, sizes.popleft())
+
+    return mapped
+
+
+def _local(checkpoint: Checkpoint) -> bool:
+    return checkpoint.source is not None and checkpoint.source.local is not None
+
+
+def _encode_small(plan: Plan, unit: _Unit) -> tuple[TensorInfo, Frame, list[bytes]]:
+    elements = unit.elements.load() if isinstance(unit.elements, _Slice) else unit.elements
+    x = elements.reshape(unit.info.shape)
+    body: list[bytes] = []
+    refs = {} if unit.base is None else {"base": unit.base}
+    with within(unit.info.name, ": "):
+        return unit.info, encode_into(body.append, x, plan.against(unit.base, x, unit.info.name), refs=refs), body
+
+
+def _open_base(base: Base | None, stack: contextlib.ExitStack) -> Callable[[TensorInfo], Array | None]:
+    """Return a lookup of what a base has under a tensor's name, if its dtype and shape are the same."""
+    if base is None:
+        return lambda info: None
+    source: Mapping[str, Any] = base if isinstance(base, Mapping) else stack.enter_context(open(base))
+
+    def lookup(info: TensorInfo) -> Array | None:
+        if info.name not in source:
+            return None
+        if isinstance(source, TensorFile) and (source.infos[info.name].kind, source.infos[info.name].shape) != (info.kind, info.shape):
+            return None
+        array = np.asarray(source[info.name])
+        return array if array.shape == info.shape and dtypes.of(array.dtype) == info.kind else None
+
+    return lookup
