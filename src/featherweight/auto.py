@@ -47,32 +47,32 @@ class Auto:
         row = dtypes.of(x.dtype)
         if row.kind == "f" and row.bits >= 32 and stage_class("narrow")().pays(x):
             return chain(stage_class("narrow")(), **dict.fromkeys(("flags", "wide", "brain", "half", "single"), self))
-        if self.effort == "small" and row.kind == "f" and row.bits >= 16 and x.size >= 4096:
-            return self._conditional(x)
+        if row.kind == "f" and row.bits >= 16 and x.size >= 4096 and (self.effort == "small" or zeros > 0.05):
+            return self._conditional(x, zeros > 0.05)
         planes = stage_class("planes")()
-        return chain(planes, **{name: self for name in _plane_names(x)})
+        names = [port.name for port in planes.codec.streams[: row.word.itemsize]]
+        return chain(planes, **dict.fromkeys(names, self))
 
     def _runs(self, x: Array) -> AnyRecipe | None:
-        stage = stage_class("runs")()
+        stage = stage_class("runs")(least=1024)  # scattered zeros are the entropy coder's, regions are not
         if not stage.pays(x):
             return None
         return chain(stage, lengths=self, kept=self)
 
-    def _conditional(self, x: Array) -> AnyRecipe:
-        """Code exponents under the scales of rows and columns, and the top of the mantissas under the exponents."""
-        row = dtypes.of(x.dtype)
-        top = min(row.exponent, 8)
-        low = row.bits - top - 4
-        widths = (top, 4, *((low % 8,) if low % 8 else ()), *(8,) * (low // 8))
-        if len(widths) > 8:
-            return chain(stage_class("planes")(), **{name: self for name in _plane_names(x)})
-        rans, names = stage_class("rans")(), _plane_names(x, len(widths))
-        exponent: AnyRecipe = Recipe(rans)
-        if x.ndim >= 2 and len(x) >= 4 and x.size // len(x) >= 4:
-            exponent = chain(stage_class("scales")(), row=self, column=self, values=chain(rans, given=("row", "column")))
-        then: dict[str, AnyRecipe] = {"exponent": exponent, "mantissa": chain(rans, given=("exponent",))}
-        then |= {name: self for name in names[2:]}
-        return chain(stage_class("planes")(widths), **then)
+    def _conditional(self, x: Array, sparse: bool) -> AnyRecipe:
+        """Code exponents under the scales of rows and columns, and the top of the mantissas under the exponents.
+
+        Of a sparse tensor every plane goes under the exponents, which tell where the zeros are.
+        """
+        rans, widths = stage_class("rans")(), _widths(x)
+        names = [port.name for port in stage_class("planes").codec.streams[: len(widths)]]
+        exponent: AnyRecipe = self
+        if self.effort == "small" and x.ndim >= 2 and len(x) >= 4 and x.size // len(x) >= 4:
+            scales = stage_class("scales")()
+            exponent = chain(scales, row=self, column=self, values=chain(rans, given=("row", "column")))
+        under = names[1:] if sparse else names[1:2]
+        then = {name: chain(rans, given=("exponent",)) if name in under else self for name in names[1:]}
+        return chain(stage_class("planes")(widths), exponent=exponent, **then)
 
     def _bytes(self, x: Array, sample: Array) -> AnyRecipe | None:
         counts = np.bincount(sample, minlength=256)
@@ -100,9 +100,13 @@ def _constant(x: Array) -> bool:
 
 def _sample(x: Array) -> Array:
     flat = x.reshape(-1)
-    return flat[:: max(1, flat.size // SAMPLE)]
+    return np.ascontiguousarray(flat[:: max(1, flat.size // SAMPLE)])
 
 
-def _plane_names(x: Array, count: int | None = None) -> list[str]:
-    ports = stage_class("planes").codec.streams
-    return [port.name for port in ports[: count or dtypes.of(x.dtype).word.itemsize]]
+def _widths(x: Array) -> tuple[int, ...]:
+    """Return planes that end where an exponent does, and after it four bits, which are all that depend on it."""
+    row = dtypes.of(x.dtype)
+    if row.exponent > 8:
+        return (8,) * (row.bits // 8)
+    low = row.bits - row.exponent - 4
+    return (row.exponent, 4, *((low % 8,) if low % 8 else ()), *(8,) * (low // 8))

@@ -23,7 +23,7 @@ from featherweight import dtypes
 from featherweight.dtypes import Array
 from featherweight.encoder import Mapper, encode_into
 from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
-from featherweight.errors import ArgumentError, within
+from featherweight.errors import ArgumentError, LimitError, within
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint, write_checkpoint
 from featherweight.formats._io import Where
 from featherweight.formats.fw import FwFile, create
@@ -129,7 +129,11 @@ def load_file(
         if executor is not None:
             load = functools.partial(_load_one, path, base, codecs, max_bytes)
             return dict(zip(file, executor.map(load, file), strict=True))
-        result = {name: np.empty(info.shape, info.kind.dtype) for name, info in file.infos.items()}
+        result: dict[str, Array] = {}
+        for name, info in file.infos.items():
+            if info.count * info.kind.dtype.itemsize > max_bytes:
+                raise LimitError(f"{info.count} elements are announced, max_bytes allows {max_bytes} bytes", path=name)
+            result[name] = np.empty(info.shape, info.kind.dtype)
 
         @contextlib.contextmanager
         def place(name: str) -> Iterator[Array]:
@@ -185,6 +189,7 @@ class TensorFile(Mapping[str, Array]):
             self._stack = stack.pop_all()
         container = self._checkpoint.container
         self.fw = container if isinstance(container, FwFile) else None
+        self.name = self._checkpoint.name
         self.infos: Mapping[str, TensorInfo] = self._checkpoint.tensors
         self.layout: bytes = self._checkpoint.layout
         self.canonical: bool = self._checkpoint.canonical
@@ -216,6 +221,21 @@ class TensorFile(Mapping[str, Array]):
     def get_slice(self, name: str) -> TensorSlice:
         """Return a tensor to be indexed before it is decoded: ``file.get_slice(name)[a:b]`` decodes those rows."""
         return TensorSlice(self, self._info(name))
+
+    def blocks(self, name: str, size: int = WINDOW, *, pool: Executor | None = None) -> Iterator[Array]:
+        """Decode a tensor in flat blocks of at most `size` elements, one after another.
+
+        Memory holds one block, unless the tensor was coded as a whole.
+        """
+        info, fw = self._info(name), self.fw
+        if fw is not None and not fw.sliceable(name):
+            whole = self._read(info, 0, info.count, None, pool)
+            yield from (whole[start : start + size] for start in range(0, info.count, size))
+            return
+        step = fw.entries[name].frame.splits[0].step if fw is not None else size
+        size -= size % step if step < size else 0  # a piece that two blocks share would be decoded twice
+        for start in range(0, info.count, size):
+            yield self._read(info, start, min(start + size, info.count), None, pool)
 
     def decode_into(
         self, place: Callable[[str], AbstractContextManager[Array]], progress: Progress | None = None
@@ -401,10 +421,10 @@ def _local(checkpoint: Checkpoint) -> bool:
     return checkpoint.source is not None and checkpoint.source.local is not None
 
 
-def _encode_small(plan: Plan, unit: _Unit) -> tuple[TensorInfo, Frame, list[bytes]]:
+def _encode_small(plan: Plan, unit: _Unit) -> tuple[TensorInfo, Frame, list[Array]]:
     elements = unit.elements.load() if isinstance(unit.elements, _Slice) else unit.elements
     x = elements.reshape(unit.info.shape)
-    body: list[bytes] = []
+    body: list[Array] = []
     refs = {} if unit.base is None else {"base": unit.base}
     with within(unit.info.name, ": "):
         return unit.info, encode_into(body.append, x, plan.against(unit.base, x, unit.info.name), refs=refs), body

@@ -98,7 +98,7 @@ class Plan(NamedTuple):
 def digest(part: Array) -> int:
     """Return what a frame remembers of the part of a reference that it was made against."""
     flat = np.ascontiguousarray(part).reshape(-1)
-    return checksum(flat.view(np.uint8).data, dtypes.of(part.dtype).id)
+    return checksum(flat.view(np.uint8), seed=dtypes.of(part.dtype).id)
 
 
 def reference_part(whole: Array, shape: Sequence[int], step: int, start: int) -> Array:
@@ -367,7 +367,8 @@ def _ready(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec])
     for i, node in enumerate(program.nodes):
         codec = _resolve(node, codecs)
         index = len(program.leaves) + i
-        if len(node.streams) > len(codec.streams) or len(node.given) > len(codec.given):
+        few = len(codec.streams) > 0 and not node.streams
+        if few or len(node.streams) > len(codec.streams) or len(node.given) > len(codec.given):
             raise FrameError(f"{len(node.streams)} streams and {len(node.given)} given", path=codec.name)
         try:
             codec.out.check(edges[index], FrameError)

@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 
     program: Program
     record: tuple[int, ...]
-    body: tuple[bytes, ...]
+    body: tuple[Array, ...]
     exact: bool
 
 
@@ -95,7 +95,7 @@ def step_of(shape: Sequence[int], size: int) -> int:
 
 
 def encode_into(
-    write: Callable[[bytes], object],
+    write: Callable[[Array], object],
     x: Array,
     recipe: AnyRecipe,
     *,
@@ -103,7 +103,9 @@ def encode_into(
     mapper: Mapper = map,
     locate: Callable[[int, int], Loadable] | None = None,
 ) -> Frame:
-    """Code `x`, pass the body to `write` bit by bit, and return the head.
+    """Code `x`, pass the body to `write` part by part, and return the head.
+
+    Parts are u8 arrays, which may be views of `x` itself.
 
     `locate` says where the elements from one number to another can be loaded again: pieces that travel to other
     processes then carry a place and no elements.
@@ -115,7 +117,7 @@ def encode_into(
     piece = program.finish(program.add(x, recipe, {}, 0))
     for data in piece.body:
         write(data)
-    programs = [piece.program, *program.branches]
+    programs = [piece.program, *(branch for _, branch in program.branches.values())]
     # A reference that nobody used is not asked for again, and only now the numbers of the root's edges are known.
     used = sorted({leaf[1] for p in programs for leaf in p.leaves if leaf[0] == REFERENCE})
     root, *branches = (_renumber(p, used, len(piece.program.leaves)) for p in programs)
@@ -143,19 +145,19 @@ def _number(made: int, leaves: int) -> int:
 class _Builder:
     """A program under construction; only the root's has `write` and may be split."""
 
-    def __init__(self, write: Callable[[bytes], object] | None, mapper: Mapper, outside: Mapping[str, _Outside]) -> None:
+    def __init__(self, write: Callable[[Array], object] | None, mapper: Mapper, outside: Mapping[str, _Outside]) -> None:
         self.write = write
         self.mapper = mapper
         self.outside = outside
         self.leaves: list[tuple[int, ...]] = []
         self.nodes: list[tuple[Codec, Any, list[int], list[int]]] = []
         self.specs: list[tuple[int, ...]] = []
-        self.stored: list[bytes] = []
+        self.stored: list[Array] = []
         self.digests: list[int] = []
         self.references: dict[tuple[int, ...], _Made] = {}
         self.splits: list[Pieces] = []
         self.located: tuple[Array, Callable[[int, int], Loadable]] | None = None
-        self.branches: dict[Program, int] = {}
+        self.branches: dict[bytes, tuple[int, Program]] = {}
 
     def add(self, x: Array, recipe: AnyRecipe | None, scope: Scope, depth: int) -> _Made:
         """Code `x` and return the edge that decoding will make of it."""
@@ -203,7 +205,7 @@ class _Builder:
             self.leaves[-1] = (FLAT, leaf[1])  # the result's shape is written once
         program = Program(tuple(self.leaves), nodes, tuple(self.specs[:-1] if nodes else ()))
         body = tuple(self.stored)
-        record = (checksum(b"".join(body)), *map(len, body), *self.digests)
+        record = (checksum(*body), *map(len, body), *self.digests)
         return Piece(program, record, body, result.exact)
 
     def _given(self, name: str, scope: Scope) -> _Made:
@@ -225,7 +227,7 @@ class _Builder:
 
     def _store(self, x: Array) -> _Made:
         row = dtypes.of(x.dtype)
-        self.stored.append(dtypes.pack(x).tobytes())
+        self.stored.append(dtypes.pack(x))
         flat = x.ndim == 1 and (row.bits >= 8 or x.size * row.bits % 8 == 0)
         return self._leaf((FLAT, row.id) if flat else (SHAPED, row.id, *x.shape), x)
 
@@ -268,7 +270,8 @@ class _Builder:
 
         pieces, exact = [], True
         for piece in self.mapper(functools.partial(_encode_unit, split.recipe), units()):
-            branch = self.branches.setdefault(piece.program, len(self.branches))
+            key = msgspec.msgpack.encode(piece.program.trimmed())
+            branch, _ = self.branches.setdefault(key, (len(self.branches), piece.program))
             pieces.append((branch, *piece.record))
             exact &= piece.exact
             for data in piece.body:

@@ -49,7 +49,7 @@ def encode(
     ((512, 384), True)
     """
     node = parse_recipe(recipe, codecs) if isinstance(recipe, str) else recipe
-    body: list[bytes] = []
+    body: list[Array] = []
     array = dtypes.native(x)
     with thread_pool(threads if array.size > 1 << 17 else 1) as pool:
         frame = encode_into(body.append, array, node, refs=refs, mapper=ordered_map(pool))

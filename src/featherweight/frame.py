@@ -42,8 +42,9 @@ __all__ = [
     "parse",
     "parse_head",
     "piece_shape",
-    "spec_of",
+    "seal",
     "sizes_and_digests",
+    "spec_of",
 ]
 
 MAGIC = b"\xfew"
@@ -136,14 +137,22 @@ class Parsed(NamedTuple):
     body: memoryview
 
 
-def checksum(data: Any, seed: int = 0) -> int:
+def checksum(*parts: Any, seed: int = 0) -> int:
     """Return the low 32 bits of xxh3-64; 0 for no bytes at all, so that programs which store nothing pay one byte."""
-    return xxhash.xxh3_64_intdigest(data, seed) & 0xFFFFFFFF if len(data) else 0
+    if len(parts) == 1:
+        return xxhash.xxh3_64_intdigest(parts[0], seed) & 0xFFFFFFFF if len(parts[0]) else 0
+    if not any(map(len, parts)):
+        return 0
+    digest = xxhash.xxh3_64(seed=seed)
+    for part in parts:
+        digest.update(part)
+    return digest.intdigest() & 0xFFFFFFFF
 
 
 def spec_of(record: Integers) -> Spec:
     """Turn (dtype, dims…) into a Spec; raises FrameError."""
-    if not record or min(record) < 0 or len(record) > MAX_DIMS + 1 or math.prod(record[1:]) >= 1 << 60:
+    # NumPy multiplies the lengths that are not 0 and refuses what does not fit 63 bits, of empty arrays too.
+    if not record or min(record) < 0 or len(record) > MAX_DIMS + 1 or math.prod(filter(None, record[1:])) >= 1 << 59:
         raise FrameError(f"{list(record)} is no dtype and shape")
     return Spec(dtypes.of(record[0]).dtype, record[1:])
 
@@ -192,9 +201,13 @@ def parse_head(data: Any) -> Frame:
 
 def join(frame: Frame, body: Iterable[Any]) -> bytes:
     """Put a frame together from its parts."""
-    head = pack_head(frame)
+    return seal(pack_head(frame), *body)
+
+
+def seal(head: bytes, *body: Any) -> bytes:
+    """Put the bytes of a head, whatever they say, before a body."""
     start = MAGIC + bytes([VERSION]) + _varint(len(head))
-    return b"".join([start, checksum(start + head).to_bytes(4, "little"), head, *body])
+    return b"".join([start, checksum(start, head).to_bytes(4, "little"), head, *body])
 
 
 def parse(data: Any) -> Parsed:
@@ -211,7 +224,7 @@ def parse(data: Any) -> Parsed:
     if len(view) < place + 4 + length:
         raise TruncatedError(f"{len(view)} bytes end in the head, which needs {place + 4 + length}")
     head = view[place + 4 : place + 4 + length]
-    if checksum(bytes(view[:place]) + bytes(head)) != int.from_bytes(view[place : place + 4], "little"):
+    if checksum(view[:place], head) != int.from_bytes(view[place : place + 4], "little"):
         raise FrameError("the head does not match its checksum")
     frame = parse_head(head)
     body = view[place + 4 + length :]

@@ -68,7 +68,7 @@ class Plan:
         recipe = self.recipe_for(name)
         if base is None or recipe is not self.recipe or (self.named or "").partition("(")[0] not in ("lossless", "lossless-small"):
             return recipe
-        delta = parse("delta")
+        delta = parse("lossless-delta")
         step = max(1, x.size // _SAMPLE)
         part, old = x.reshape(-1)[: step * _SAMPLE : step], base.reshape(-1)[: step * _SAMPLE : step]
         return delta if _size(part, delta, {"base": old}) < _size(part, recipe, {}) else recipe

@@ -47,7 +47,7 @@ NAMED: Mapping[str, Named] = {
         "The smallest lossless coding: scale classes, mantissas under exponents, rANS; about a third as fast.",
         lambda: Split(Auto("small"), 1 << 20),
     ),
-    "delta": Named(
+    "lossless-delta": Named(
         "Against a base of the same shape (--base, or refs={'base': …}): costs what the changes cost.",
         lambda: Split(_delta(), 1 << 20),
     ),

@@ -238,7 +238,7 @@ class FwWriter:
             frame = encode_into(self._target.write, x, recipe, refs=refs, mapper=mapper, **more)
         self._rows.append(_Row(name, padding, frame))
 
-    def put(self, name: str, frame: Frame, body: Sequence[bytes]) -> None:
+    def put(self, name: str, frame: Frame, body: Sequence[Array]) -> None:
         """Write a tensor that has been coded already."""
         padding = self._begin(name, sum(map(len, body)))
         for data in body:
