@@ -1,6 +1,7 @@
 """Codec stages for weight tensors that compose into a small, self-describing byte stream.
 
 >>> import numpy as np
+>>> from featherweight import decode, encode
 >>> frame = encode(np.zeros((64, 64), np.float32))
 >>> decode(frame).shape
 (64, 64)

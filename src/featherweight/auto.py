@@ -14,7 +14,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.codecs import stage_class
 from featherweight.dtypes import Array
-from featherweight.stage import AnyRecipe, Recipe, chain, check_params, param
+from featherweight.stage import AnyRecipe, Recipe, Stage, chain, check_params, param
 
 __all__ = ["Auto"]
 
@@ -41,23 +41,26 @@ class Auto:
         sample = _sample(x)
         if x.dtype == np.uint8:
             return self._bytes(x, sample)
-        zeros = 1 - np.count_nonzero(sample.view(dtypes.of(x.dtype).word)) / sample.size
+        zeros = 1 - int(np.count_nonzero(sample.view(dtypes.of(x.dtype).word))) / sample.size
         if zeros > 0.5 and (runs := self._runs(x)) is not None:
             return runs
         row = dtypes.of(x.dtype)
         if row.kind == "f" and row.bits >= 32 and stage_class("narrow")().pays(x):
-            return chain(stage_class("narrow")(), **dict.fromkeys(("flags", "wide", "brain", "half", "single"), self))
+            return self._each(stage_class("narrow")())
         if row.kind == "f" and row.bits >= 16 and x.size >= 4096 and (self.effort == "small" or zeros > 0.05):
             return self._conditional(x, zeros > 0.05)
         planes = stage_class("planes")()
-        names = [port.name for port in planes.codec.streams[: row.word.itemsize]]
-        return chain(planes, **dict.fromkeys(names, self))
+        return self._each(planes, row.word.itemsize)
+
+    def _each(self, stage: Stage, count: int | None = None) -> Recipe:
+        """Ask again for every stream of a stage."""
+        return Recipe(stage, tuple((port.name, self) for port in stage.codec.streams[:count]))
 
     def _runs(self, x: Array) -> AnyRecipe | None:
         stage = stage_class("runs")(least=1024)  # scattered zeros are the entropy coder's, regions are not
         if not stage.pays(x):
             return None
-        return chain(stage, lengths=self, kept=self)
+        return self._each(stage)
 
     def _conditional(self, x: Array, sparse: bool) -> AnyRecipe:
         """Code exponents under the scales of rows and columns, and the top of the mantissas under the exponents.
@@ -71,8 +74,9 @@ class Auto:
             scales = stage_class("scales")()
             exponent = chain(scales, row=self, column=self, values=chain(rans, given=("row", "column")))
         under = names[1:] if sparse else names[1:2]
-        then = {name: chain(rans, given=("exponent",)) if name in under else self for name in names[1:]}
-        return chain(stage_class("planes")(widths), exponent=exponent, **then)
+        conditional = Recipe(rans, given=("exponent",))
+        then = ((name, conditional if name in under else self) for name in names[1:])
+        return Recipe(stage_class("planes")(widths), (("exponent", exponent), *then))
 
     def _bytes(self, x: Array, sample: Array) -> AnyRecipe | None:
         counts = np.bincount(sample, minlength=256)

@@ -167,8 +167,8 @@ def open(
 class TensorFile(Mapping[str, Array]):
     """An open checkpoint; decodes a tensor when it is asked for, and keeps none.
 
-    `infos` describes the tensors in the order of the file, `origin` names the format that they came from. Reading
-    raises KeyError for a name that is not there; FrameError, TruncatedError, LimitError or UnsupportedError for what
+    `infos` describes the tensors in the order of the file, `size` is the bytes of it, `origin` names the format that
+    they came from. Reading raises KeyError for a name that is not there; FrameError, TruncatedError, LimitError or UnsupportedError for what
     the bytes hold; BaseMismatchError where the base is missing or another one.
     """
 
@@ -189,7 +189,7 @@ class TensorFile(Mapping[str, Array]):
             self._stack = stack.pop_all()
         container = self._checkpoint.container
         self.fw = container if isinstance(container, FwFile) else None
-        self.name = self._checkpoint.name
+        self.name, self.format, self.size = self._checkpoint.name, self._checkpoint.format, self._checkpoint.size
         self.infos: Mapping[str, TensorInfo] = self._checkpoint.tensors
         self.layout: bytes = self._checkpoint.layout
         self.canonical: bool = self._checkpoint.canonical
@@ -316,14 +316,15 @@ class TensorSlice:
         info = self._info
         first, *rest = (key if isinstance(key, tuple) else (key,)) or (...,)
         if not info.shape or not isinstance(first, (slice, int, np.integer)) or isinstance(first, bool):
-            return self._rows(0, info.shape[0] if info.shape else 1)[key]
+            return np.asarray(self._rows(0, info.shape[0] if info.shape else 1)[key])
         if isinstance(first, slice):
             rows = range(info.shape[0])[first]
             low, high = (min(rows[0], rows[-1]), max(rows[0], rows[-1]) + 1) if rows else (0, 0)
             array = self._rows(low, high)[:: rows.step]
             return array[(slice(None), *rest)]
         row = range(info.shape[0])[first]  # raises IndexError as arrays do
-        return self._rows(row, row + 1)[(0, *rest)]  # type: ignore[no-any-return]
+        part: Array = self._rows(row, row + 1)[(0, *rest)]
+        return part
 
     def _rows(self, low: int, high: int) -> Array:
         row = math.prod(self._info.shape[1:])

@@ -6,10 +6,12 @@ records, ports, references, the caller's limit. What is left to a codec is the c
 
 from __future__ import annotations
 
+import collections
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
@@ -58,7 +60,8 @@ class _Ready(NamedTuple):
     scratch: int
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Part:
     """Where a piece lies: elements of its edge, bytes of the body."""
 
     branch: int
@@ -232,16 +235,21 @@ def _run_parts(
         given = [None if e is None else reference_part(e, shape, cut.step, part.start) for e in edges]
         _run_program(cut.branches[part.branch], body, part.record, out, refs, given, scratch, None, plan)
 
+    # A worker takes the next part when it has done its last: a future for every part of a hostile frame costs more.
+    waiting = iter(parts)
+
+    def work(_: int = 0) -> None:
+        try:
+            for part in waiting:
+                one(part)
+        except BaseException:
+            collections.deque(waiting, maxlen=0)  # what one worker cannot do, the others need not go on with
+            raise
+
     if pool is None or len(parts) < 2:
-        for part in parts:
-            one(part)
+        work()
     else:
-        _drain(pool.map(one, parts))
-
-
-def _drain(results: Iterable[None]) -> None:
-    for _ in results:
-        pass
+        collections.deque(pool.map(work, range(min(len(parts), getattr(pool, "_max_workers", 1)))), maxlen=0)
 
 
 def _verify(body: Any, expected: int) -> None:

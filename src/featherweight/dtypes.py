@@ -107,11 +107,11 @@ def of(key: int | str | np.dtype[Any]) -> ElementType:
 
 
 def native(x: Any) -> Array:
-    """Return `x` as a C-contiguous array in native byte order, itself where it is one already."""
+    """Return `x` as a C-contiguous, aligned array in native byte order, itself where it is one already."""
     array = np.asarray(x)
     if array.dtype.kind in "iufc" and not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    if not array.flags.c_contiguous:
+    if not (array.flags.c_contiguous and array.flags.aligned):
         array = np.array(array, order="C")
     of(array.dtype)
     return array

@@ -193,7 +193,7 @@ class _Builder:
         number = functools.partial(_number, leaves=len(self.leaves))
         nodes = tuple(
             Node(
-                codec_table.number(codec.name) or codec.name,
+                codec_table.key(codec),
                 tuple(map(number, streams)),
                 msgspec.msgpack.decode(msgspec.msgpack.encode(wire), type=tuple[Any, ...]),
                 tuple(map(number, given)),

@@ -73,7 +73,7 @@ class UnsupportedError(FeatherweightError, ValueError):
     """The bytes need a newer version or a codec that is not known here."""
 
 
-class MissingDependencyError(FeatherweightError, ImportError):
+class MissingDependencyError(FeatherweightError, ImportError):  # type: ignore[misc]  # ImportError has a path too
     """A package is needed that is not installed; the message names the extra that brings it."""
 
 

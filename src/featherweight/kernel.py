@@ -192,7 +192,7 @@ def _cache(function: Callable[..., Any]) -> Any:
     if place is None:
         return None
 
-    class Locator(_CacheLocator):  # type: ignore[misc]
+    class Locator(_CacheLocator):
         def get_cache_path(self) -> str:
             return str(place)
 
@@ -206,10 +206,10 @@ def _cache(function: Callable[..., Any]) -> Any:
         def from_function(cls, *_: Any) -> Any:
             return cls()
 
-    class Impl(CompileResultCacheImpl):  # type: ignore[misc]
+    class Impl(CompileResultCacheImpl):
         _locator_classes = [Locator]
 
-    class Cache(FunctionCache):  # type: ignore[misc]
+    class Cache(FunctionCache):
         _impl_class = Impl
 
         def _save_overload(self, *args: Any) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from featherweight import codecs as codec_table
 from featherweight.auto import Auto
@@ -89,7 +89,8 @@ def _show(value: Any) -> str:
         return f"[{', '.join(map(_show, value))}]"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str) and not re.fullmatch(r"@?[a-z][\w.\-/]*", value):
+    bare = isinstance(value, str) and value not in ("true", "false") and re.fullmatch(r"@?[a-z][\w.\-/]*", value)
+    if isinstance(value, str) and not bare:
         return f'"{value}"' if "'" in value else f"'{value}'"
     return str(value)
 
@@ -130,7 +131,7 @@ class _Reader:
 
     def recipe(self, depth: int) -> AnyRecipe:
         kind, name, _ = self.tokens[self.place]
-        number = kind == "number" and name.isdigit()
+        start, number = self.place, kind == "number" and name.isdigit()
         if kind != "name" and not number:
             raise self.fail("expected the name of a recipe")
         self.place += 1
@@ -138,9 +139,11 @@ class _Reader:
         try:
             return self.build(name, positional, named)
         except UnsupportedError:
+            self.place = start
             known = sorted({*NAMED, *_SELECTORS, *codec_table.names(), *self.codecs, "split"})
             raise self.fail(f"no recipe or stage is called {name!r}; there are {', '.join(known)}") from None
         except TypeError as error:
+            self.place = start
             raise self.fail(f"{name}: {error}") from None
 
     def arguments(self, depth: int) -> tuple[list[Any], dict[str, Any]]:
@@ -185,12 +188,12 @@ class _Reader:
             return token == "true"
         if kind == "name" and self.tokens[self.place + 1][:2] != ("mark", "("):
             self.place += 1
-            return _Word(token, self, depth)
+            return _Word(token, self, self.place - 1, depth)
         return self.recipe(depth)
 
     def build(self, name: str, positional: list[Any], named: dict[str, Any]) -> AnyRecipe:
         if name == "split":
-            return Split(_recipe(positional[0]), *positional[1:], **named) if positional else _missing("split")
+            return _split(*positional, **named)
         if name in NAMED:
             return NAMED[name].make(*positional, **named)
         if name in _SELECTORS:
@@ -219,18 +222,26 @@ class _Reader:
 class _Word(str):
     """A bare name: a string where a parameter wants one, a recipe where a stream does."""
 
-    def __new__(cls, token: str, reader: _Reader, depth: int) -> _Word:
+    def __new__(cls, token: str, reader: _Reader, place: int, depth: int) -> Self:
         word = super().__new__(cls, token)
-        word.reader, word.depth = reader, depth
+        word.reader, word.place, word.depth = reader, place, depth
         return word
 
     reader: _Reader
+    place: int
     depth: int
+
+    def recipe(self) -> AnyRecipe:
+        """Read the name again, as a recipe."""
+        after, self.reader.place = self.reader.place, self.place
+        found = self.reader.recipe(self.depth)
+        self.reader.place = after
+        return found
 
 
 def _recipe(value: Any) -> AnyRecipe:
     if isinstance(value, _Word):
-        return _Reader(str(value), value.reader.codecs).recipe(value.depth)
+        return value.recipe()
     if isinstance(value, (str, int, float, tuple)):
         raise ArgumentError(f"{value!r} is no recipe")
     return value  # type: ignore[no-any-return]
@@ -240,5 +251,8 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, tuple) else str(value) if isinstance(value, _Word) else value
 
 
-def _missing(name: str) -> AnyRecipe:
-    raise ArgumentError(f"{name} needs a recipe: {name}(huffman)")
+def _split(recipe: Any = None, size: Any = Split.size) -> Split:
+    inner = None if recipe is None else _recipe(recipe)
+    if inner is None or isinstance(inner, Split):
+        raise ArgumentError("split needs a recipe that is not split itself: split(huffman)")
+    return Split(inner, size)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -92,7 +92,7 @@ class Codec:
 
     ``decode(wire, streams, given, out)`` fills `out`, a C-contiguous array that the engine allocated, and raises
     FrameError for whatever the ports did not rule out. A codec with several streams may be sent without the
-    trailing ones, and without `given`, if its decode says what that means. `exact` is False where float
+    trailing ones but never without the first, and without `given`, if its decode says what that means. `exact` is False where float
     arithmetic makes the last bits depend on the machine.
     """
 
@@ -154,7 +154,9 @@ class Split:
     size: int = 1 << 19
 
     def __post_init__(self) -> None:
-        """Check `size`."""
+        """Check the fields."""
+        if isinstance(self.recipe, Split):
+            raise ArgumentError("split(split(…)): an edge is split once")
         if type(self.size) is not int or self.size < 1:
             raise ArgumentError(f"split(size={self.size!r}): expected a positive integer")
 
@@ -179,7 +181,7 @@ def chain(stage: Stage, /, *, given: tuple[str, ...] = (), **then: Recipe | Stag
     return Recipe(stage, tuple((name, Recipe(node) if _is_stage(node) else node) for name, node in ordered), tuple(given))
 
 
-def _is_stage(node: Any) -> bool:
+def _is_stage(node: AnyRecipe) -> TypeGuard[Stage]:
     return hasattr(node, "codec") and not isinstance(node, Recipe)
 
 
@@ -202,12 +204,15 @@ def check_params(stage: Any) -> None:
     name = type(stage).codec.name if hasattr(type(stage), "codec") else type(stage).__name__.lower()
     for f in params(stage):
         value, meta = getattr(stage, f.name), f.metadata
-        default = f.default
+        default: Any = f.default
         many = isinstance(default, tuple)
         if many and not isinstance(value, tuple):
             raise ArgumentError(f"{name}({f.name}={value!r}): expected a list")
+        example = next(iter(default), meta["lo"]) if many else meta["lo"] if default is None else default
         for item in value if many else (value,):
-            _check_value(f"{name}({f.name}={value!r})", item, None if many or default is None else type(default), meta)
+            if item is not None or default is not None:
+                kind = None if example is None else type(example)
+                _check_value(f"{name}({f.name}={value!r})", item, kind, meta)
 
 
 def _check_value(place: str, value: Any, kind: type | None, meta: Any) -> None:

@@ -35,9 +35,10 @@ def names() -> tuple[str, ...]:
     return tuple(CODECS.values())
 
 
-def number(name: str) -> int | None:
-    """Return the number of a codec of ours, None for any other."""
-    return _NUMBERS.get(name)
+def key(found: Codec) -> int | str:
+    """Return what a frame calls a codec: its number if it is ours, its name if it is the caller's own."""
+    known = _NUMBERS.get(found.name)
+    return found.name if known is None or codec(known) is not found else known
 
 
 @functools.cache

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -24,13 +23,13 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.decoder import Plan, parts_between, prepare, run, run_range
 from featherweight.dtypes import Array
-from featherweight.encoder import Mapper, encode_into
+from featherweight.encoder import Loadable, Mapper, encode_into
 from featherweight.engine import MAX_BYTES, check_out, workers
 from featherweight.errors import ArgumentError, FrameError, TruncatedError, UnsupportedError, within
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
 from featherweight.formats._io import Source, Target, Where, create_target
 from featherweight.frame import Frame, body_size, check, checksum
-from featherweight.stage import AnyRecipe, Codec, Spec
+from featherweight.stage import AnyRecipe, Codec
 
 __all__ = ["MAGIC", "Entry", "FwFile", "FwWriter", "create", "read", "write"]
 
@@ -139,7 +138,7 @@ class FwFile:
         data = self.source.read(entry.offset + first - padding, last - first + padding)
         if padding and data[:padding].any():
             raise FrameError("the padding before the tensor is not zero: the file is damaged")
-        view = memoryview(data)
+        view = data.data
 
         def fetch(offset: int, length: int) -> memoryview:
             begin = offset - first + padding
@@ -229,13 +228,20 @@ class FwWriter:
         target.write(MAGIC)
 
     def encode(
-        self, name: str, x: Array, recipe: AnyRecipe, *, refs: Mapping[str, Array] = {}, mapper: Mapper = map, **more: Any
+        self,
+        name: str,
+        x: Array,
+        recipe: AnyRecipe,
+        *,
+        refs: Mapping[str, Array] = {},
+        mapper: Mapper = map,
+        locate: Callable[[int, int], Loadable] | None = None,
     ) -> None:
         """Code a tensor and write its body as it is made."""
         # How long the body gets, and so whether it is worth aligning, is known only afterwards: ask the input.
         padding = self._begin(name, x.nbytes)
         with within(name, ": "):
-            frame = encode_into(self._target.write, x, recipe, refs=refs, mapper=mapper, **more)
+            frame = encode_into(self._target.write, x, recipe, refs=refs, mapper=mapper, locate=locate)
         self._rows.append(_Row(name, padding, frame))
 
     def put(self, name: str, frame: Frame, body: Sequence[Array]) -> None:
