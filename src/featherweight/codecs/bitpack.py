@@ -1,0 +1,108 @@
+"""Pack small unsigned numbers at 1 to 8 bits each.
+
+Wire: `width`, bits of a number, 1 to 8.
+Streams: `packed`, u8, one-dimensional, of ⌈n · width / 8⌉ bytes for n numbers.
+Decoding: read the bytes as one number, the first byte lowest; out[i] is its bits i · width to i · width + width - 1,
+in memory order. The bits beyond the last number are zero.
+
+>>> import numpy as np
+>>> Bitpack().encode(np.array([1, 2, 3], np.uint8))
+Encoded(wire=BitpackWire(width=2), streams=(array([57], dtype=uint8),))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from featherweight.codecs._kernels import bitpack as kernels
+from featherweight.dtypes import Array
+from featherweight.errors import ArgumentError, FrameError
+from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
+
+__all__ = ["CODEC", "Bitpack"]
+
+
+class BitpackWire(Wire, frozen=True):
+    width: int
+
+
+def decode(wire: BitpackWire, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
+    """Unpack into `out`."""
+    packed, width, values = streams[0].reshape(-1), wire.width, out.reshape(-1)
+    if not 1 <= width <= 8 or packed.dtype != np.uint8 or packed.size != (values.size * width + 7) // 8:
+        raise FrameError(f"{packed.size} packed bytes for {values.size} numbers of {width} bits")
+    used = values.size * width % 8
+    if used and packed[-1] >> used:
+        raise FrameError("bits are set beyond the last packed number")
+    whole = values.size // 8
+    _unpack(packed[: whole * width], width, values[: whole * 8])
+    if values.size % 8:
+        last, spread = np.zeros(width, np.uint8), np.empty(8, np.uint8)
+        last[: packed.size - whole * width] = packed[whole * width :]
+        _unpack(last, width, spread)
+        values[whole * 8 :] = spread[: values.size % 8]
+
+
+def _unpack(packed: Array, width: int, values: Array) -> None:
+    words = np.empty(values.size // 8, np.uint64)
+    if width == 8:
+        values[:] = packed
+        return
+    if width == 4:
+        kernels.spread4(_words(packed, 4), words)
+    else:
+        kernels.spread(packed, width, words)
+    values[:] = words.astype("<u8", copy=False).view(np.uint8)
+
+
+def _pack(values: Array, width: int) -> Array:
+    words = _words(values, 8)
+    if width == 8:
+        return values
+    if width == 4:
+        nibbles = np.empty(words.size, np.uint32)
+        kernels.squeeze4(words, nibbles)
+        return nibbles.astype("<u4", copy=False).view(np.uint8)
+    packed = np.empty(words.size * width, np.uint8)
+    kernels.squeeze(words, width, packed)
+    return packed
+
+
+def _words(data: Array, size: int) -> Array:
+    """Return bytes as aligned native words, the first byte lowest: kernels take no others."""
+    words = data.view(f"<u{size}").astype(f"u{size}", copy=False)
+    return words if words.flags.aligned else words.copy()
+
+
+CODEC = Codec("bitpack", BitpackWire, Port("values", "u", bits=8), (Port("packed", "u", 1, 8),), decode)
+
+
+@dataclass(frozen=True)
+class Bitpack:
+    """Pack numbers below 2^width."""
+
+    codec: ClassVar[Codec] = CODEC
+    width: int = param(0, lo=0, hi=8, doc="bits of a number; 0 for as many as the largest needs")
+
+    def __post_init__(self) -> None:
+        check_params(self)
+
+    def encode(self, x: Array, /, *given: Array) -> Encoded:
+        """Pack the bits; raises ArgumentError for a number that does not fit."""
+        values = x.reshape(-1)
+        needed = max(1, int(values.max()).bit_length()) if values.size else 1
+        width = self.width or needed
+        if needed > width:
+            raise ArgumentError(f"bitpack({width}): {int(values.max())} does not fit")
+        whole = values.size // 8 * 8
+        last = np.zeros(8 if values.size % 8 else 0, np.uint8)
+        last[: values.size % 8] = values[whole:]
+        packed = np.concatenate([_pack(values[:whole], width), _pack(last, width)])
+        return Encoded(BitpackWire(width), (packed[: (values.size * width + 7) // 8],))
+
+    def error_bound(self, x: Array, /) -> float:
+        """Lossless."""
+        return 0.0
