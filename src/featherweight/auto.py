@@ -7,7 +7,9 @@ the same array always gets the same recipe.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +22,9 @@ __all__ = ["Auto"]
 
 # What a symbol costs beside its bits: nanoseconds to code and decode it, as measured on one core (benchmarks/results),
 # and what "fast" pays for a nanosecond, in bits. "small" pays nothing.
-COST_NS = {"raw": 0.1, "huffman": 1.0, "rans": 3.0}
-BITS_PER_NS = {"fast": 0.04, "small": 0.0}
-SAMPLE = 8192
+COST_NS = {"raw": 0.1, "huffman": 1.1, "rans": 1.8}
+BITS_PER_NS = {"fast": 0.15, "small": 0.0}
+SAMPLE = 4096
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class Auto:
         check_params(self)
 
     def choose(self, x: Array, /) -> AnyRecipe | None:
-        """Return the recipe for this piece."""
+        """Return the recipe for this piece; None stores it as it is."""
         if _constant(x):
-            return stage_class("constant")()  # type: ignore[no-any-return]
+            return _stage("constant")
         sample = _sample(x)
         if x.dtype == np.uint8:
             return self._bytes(x, sample)
@@ -45,38 +47,34 @@ class Auto:
         if zeros > 0.5 and (runs := self._runs(x)) is not None:
             return runs
         row = dtypes.of(x.dtype)
-        if row.kind == "f" and row.bits >= 32 and stage_class("narrow")().pays(x):
-            return self._each(stage_class("narrow")())
+        if row.kind == "f" and row.bits >= 32 and _stage("narrow").pays(x):
+            return self._each(_stage("narrow"))
         if row.kind == "f" and row.bits >= 16 and x.size >= 4096 and (self.effort == "small" or zeros > 0.05):
             return self._conditional(x, zeros > 0.05)
-        planes = stage_class("planes")()
-        return self._each(planes, row.word.itemsize)
+        return self._each(_stage("planes"), row.word.itemsize)
 
     def _each(self, stage: Stage, count: int | None = None) -> Recipe:
         """Ask again for every stream of a stage."""
         return Recipe(stage, tuple((port.name, self) for port in stage.codec.streams[:count]))
 
     def _runs(self, x: Array) -> AnyRecipe | None:
-        stage = stage_class("runs")(least=1024)  # scattered zeros are the entropy coder's, regions are not
-        if not stage.pays(x):
-            return None
-        return self._each(stage)
+        stage = _stage("runs", least=1024)  # scattered zeros are the entropy coder's, regions are not
+        return self._each(stage) if stage.pays(x) else None
 
     def _conditional(self, x: Array, sparse: bool) -> AnyRecipe:
         """Code exponents under the scales of rows and columns, and the top of the mantissas under the exponents.
 
         Of a sparse tensor every plane goes under the exponents, which tell where the zeros are.
         """
-        rans, widths = stage_class("rans")(), _widths(x)
+        rans, widths = _stage("rans"), _widths(x)
         names = [port.name for port in stage_class("planes").codec.streams[: len(widths)]]
         exponent: AnyRecipe = self
         if self.effort == "small" and x.ndim >= 2 and len(x) >= 4 and x.size // len(x) >= 4:
-            scales = stage_class("scales")()
-            exponent = chain(scales, row=self, column=self, values=chain(rans, given=("row", "column")))
+            exponent = chain(_stage("scales"), row=self, column=self, values=chain(rans, given=("row", "column")))
         under = names[1:] if sparse else names[1:2]
         conditional = Recipe(rans, given=("exponent",))
         then = ((name, conditional if name in under else self) for name in names[1:])
-        return Recipe(stage_class("planes")(widths), (("exponent", exponent), *then))
+        return Recipe(_stage("planes", widths=widths), (("exponent", exponent), *then))
 
     def _bytes(self, x: Array, sample: Array) -> AnyRecipe | None:
         counts = np.bincount(sample, minlength=256)
@@ -91,15 +89,20 @@ class Auto:
         cost = {name: x.size * (bits[name] + price * COST_NS[name]) + tables[name] for name in bits}
         best = min(cost, key=cost.__getitem__)
         if best == "raw":
-            return stage_class("bitpack")() if width < 8 else None
-        return stage_class(best)()  # type: ignore[no-any-return]
+            return _stage("bitpack") if width < 8 else None
+        return _stage(best)
+
+
+@functools.cache
+def _stage(name: str, **values: Any) -> Any:
+    return stage_class(name)(**values)
 
 
 def _constant(x: Array) -> bool:
     words = dtypes.bits_view(x)
     if x.dtype.kind == "c":
         words = words.reshape(-1, 2)
-    return len(words) == 0 or (bool((words[:64] == words[0]).all()) and bool((words == words[0]).all()))
+    return len(words) == 0 or (bool((words[:16] == words[0]).all()) and bool((words == words[0]).all()))
 
 
 def _sample(x: Array) -> Array:

@@ -33,7 +33,7 @@ from featherweight.frame import (
     checksum,
     piece_shape,
 )
-from featherweight.stage import AnyRecipe, Codec, Recipe, Selector, Spec, Split, Stage
+from featherweight.stage import AnyRecipe, Codec, Recipe, Spec, Split, Stage
 
 __all__ = ["Loadable", "Mapper", "Piece", "encode_into", "step_of"]
 
@@ -161,8 +161,8 @@ class _Builder:
 
     def add(self, x: Array, recipe: AnyRecipe | None, scope: Scope, depth: int) -> _Made:
         """Code `x` and return the edge that decoding will make of it."""
-        while isinstance(recipe, Selector):
-            recipe, depth = recipe.choose(x), depth + 1
+        while (choose := getattr(recipe, "choose", None)) is not None:
+            recipe, depth = choose(x), depth + 1
             if depth > 32:
                 raise ArgumentError("a selector keeps choosing selectors")
         if recipe is None:

@@ -21,6 +21,7 @@ two-dimensional). A *primitive* is a function that kernels call::
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -125,9 +126,12 @@ def _interpret(function: Callable[..., Any]) -> Callable[..., Any]:
 def _register_primitives() -> None:
     from numba.extending import overload as numba_overload
 
+    # Only kernels call primitives: they need no wrapper for Python, which would be half of what is compiled.
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
     while _primitives:
         plain, twin = _primitives.pop()
-        numba_overload(plain, inline="never", strict=False)(twin or (lambda *_, plain=plain: plain))
+        register = numba_overload(plain, jit_options=options, inline="never", strict=False)
+        register(twin or (lambda *_, plain=plain: plain))
 
 
 def _compile(function: Callable[..., Any], signature: str) -> Callable[..., Any]:
@@ -173,7 +177,8 @@ def _cache_directory() -> Path | None:
 
     named = os.environ.get("FEATHERWEIGHT_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
     homes = [Path(named)] if named else []
-    homes.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        homes.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
     for home in homes:
         place = home / "featherweight" / _fingerprint()
         try:
@@ -222,7 +227,9 @@ def _cache(function: Callable[..., Any]) -> Any:
         def _load_overload(self, *args: Any) -> Any:
             try:
                 return super()._load_overload(*args)
-            except (OSError, EOFError, ValueError, ImportError):
+            except Exception:  # noqa: BLE001 - damaged pickles raise anything; a cache is never worth an error
+                with contextlib.suppress(OSError):
+                    self.flush()
                 return None
 
     return Cache(function)
