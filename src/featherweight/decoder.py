@@ -34,6 +34,7 @@ from featherweight.frame import (
     piece_shape,
     sizes_and_digests,
     spec_of,
+    whole_rows,
 )
 from featherweight.stage import Codec, Spec
 
@@ -109,7 +110,7 @@ def reference_part(whole: Array, shape: Sequence[int], step: int, start: int) ->
     piece = piece_shape(shape, step, start)
     if whole.shape == tuple(shape):
         return whole.reshape(-1)[start : start + math.prod(piece)].reshape(piece)
-    if len(piece) == len(shape) == whole.ndim > 1 and whole.shape[0] == shape[0] > 1:
+    if whole_rows(shape, step) and whole.ndim == len(shape) and whole.shape[0] == shape[0] > 1:
         row = math.prod(shape[1:])
         return whole[start // row : start // row + piece[0]]
     return whole

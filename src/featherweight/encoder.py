@@ -21,6 +21,7 @@ from featherweight.decoder import digest, reference_part
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, within
 from featherweight.frame import (
+    BLOCK,
     FLAT,
     GIVEN,
     REFERENCE,
@@ -88,10 +89,10 @@ Scope = Mapping[str, "_Made | _Outside"]
 def step_of(shape: Sequence[int], size: int) -> int:
     """Return the elements per piece: whole rows where a row fits into `size`, pieces as equal as can be."""
     total, row = math.prod(shape), math.prod(shape[1:])
-    unit = row if len(shape) > 1 and 0 < row <= size else 1
-    rows = total // unit
-    pieces = -(-rows // max(1, size // unit))
-    return -(-rows // max(1, pieces)) * unit
+    unit = row if len(shape) > 1 and 0 < row <= size else BLOCK if size >= BLOCK else 1
+    units = -(-total // unit)
+    pieces = -(-units // max(1, size // unit))
+    return -(-units // max(1, pieces)) * unit
 
 
 def encode_into(

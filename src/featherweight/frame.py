@@ -23,6 +23,7 @@ from featherweight.errors import FrameError, TruncatedError, UnsupportedError
 from featherweight.stage import Spec
 
 __all__ = [
+    "BLOCK",
     "FLAT",
     "GIVEN",
     "MAGIC",
@@ -45,12 +46,14 @@ __all__ = [
     "seal",
     "sizes_and_digests",
     "spec_of",
+    "whole_rows",
 ]
 
 MAGIC = b"\xfew"
 VERSION = 1
 MAX_NODES = 1024
 MAX_DIMS = 32
+BLOCK = 256  # elements in a row of pieces that have no rows of their own
 MAX_HEAD = 1 << 28
 
 # Kinds of leaves: (kind, argument, dims…)
@@ -157,13 +160,18 @@ def spec_of(record: Integers) -> Spec:
     return Spec(dtypes.of(record[0]).dtype, record[1:])
 
 
-def piece_shape(shape: Sequence[int], step: int, start: int) -> tuple[int, ...]:
-    """Return the shape of the piece at flat element `start`: whole rows where `step` is a multiple of a row."""
-    count = min(step, math.prod(shape) - start)
+def whole_rows(shape: Sequence[int], step: int) -> bool:
+    """Return whether pieces of `step` elements are whole rows, a row being all that shares a first index."""
     row = math.prod(shape[1:])
-    if len(shape) > 1 and row and step % row == 0:
-        return (count // row, *shape[1:])
-    return (count,)
+    return len(shape) > 1 and row > 0 and step % row == 0
+
+
+def piece_shape(shape: Sequence[int], step: int, start: int) -> tuple[int, ...]:
+    """Return the shape of the piece at flat element `start`: whole rows, or blocks that stand in for rows."""
+    count = min(step, math.prod(shape) - start)
+    if whole_rows(shape, step):
+        return (count // math.prod(shape[1:]), *shape[1:])
+    return (count // BLOCK, BLOCK) if count % BLOCK == 0 else (count,)
 
 
 def sizes_and_digests(program: Program, record: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
