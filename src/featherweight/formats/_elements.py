@@ -57,7 +57,9 @@ def unpack(data: Array, bits: int, count: int) -> Array:
 def view(data: Array, kind: ElementType) -> Array:
     """Return the flat, read-only elements in the bytes of a file: a view where possible, else a copy."""
     if data.ctypes.data % kind.dtype.alignment:
-        data = data.copy()
+        aligned = scratch(data.size)  # no memory of ours where it is a large tensor: old files have odd headers
+        aligned[:] = data
+        data = aligned
     elements = data.view(kind.dtype)
     if _SWAP and kind.word.itemsize > 1:
         elements = bits_view(elements).byteswap().view(kind.dtype)

@@ -1,0 +1,205 @@
+"""What `inspect` and `diff` report: plain values, whose keys stay for ``--json``, and rows and lines made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from featherweight.cli.text import Column, clean, count, exponent, ratio, shape, significant, size
+from featherweight.describe import describe
+from featherweight.formats import Checkpoint, TensorInfo
+from featherweight.formats.fw import FwFile
+
+if TYPE_CHECKING:
+    from featherweight.checkpoint import TensorFile
+    from featherweight.compare import Difference
+
+Report = dict[str, Any]
+
+INSPECT = (
+    Column("tensor", fold=True),
+    Column("dtype"),
+    Column("shape"),
+    Column("recipe", fold=True),
+    Column("bits", right=True),
+    Column("share", right=True),
+)
+DIFF = (
+    Column("tensor", fold=True),
+    Column("dtype"),
+    Column("shape"),
+    Column("changed", right=True),
+    Column("largest error", right=True),
+    Column("NMSE", right=True),
+    Column("SNR dB", right=True),
+)
+
+
+def inspect_report(checkpoint: Checkpoint) -> Report:
+    """Describe a checkpoint; nothing is decoded."""
+    fw = checkpoint.container if isinstance(checkpoint.container, FwFile) else None
+    tensors = [_tensor(info, fw, checkpoint.size) for info in checkpoint.tensors.values()]
+    weights, tensor_bytes, stored = (sum(t[key] for t in tensors) for key in ("weights", "tensor_bytes", "bytes"))
+    return {
+        "file": checkpoint.name,
+        "format": checkpoint.format,
+        "origin": fw.origin if fw else checkpoint.format,
+        "tensors": tensors,
+        "totals": {
+            "tensors": len(tensors),
+            "weights": weights,
+            "tensor_bytes": tensor_bytes,
+            "bytes": stored,
+            "index_bytes": checkpoint.size - stored,
+            "file_bytes": checkpoint.size,
+            "bits_per_weight": 8 * checkpoint.size / weights if weights else None,
+            "ratio": tensor_bytes / checkpoint.size,
+        },
+        "references": sorted({name for entry in fw.entries.values() for name in entry.frame.refs}) if fw else [],
+        "metadata": dict(checkpoint.metadata),
+    }
+
+
+def _tensor(info: TensorInfo, fw: FwFile | None, file_bytes: int) -> Report:
+    stored = fw.entries[info.name].stored if fw else info.packed
+    branches = describe(fw.entries[info.name].frame) if fw else []
+    return {
+        "name": info.name,
+        "dtype": info.kind.name,
+        "shape": list(info.shape),
+        "weights": info.count,
+        "tensor_bytes": info.packed,
+        "bytes": stored,
+        "bits_per_weight": 8 * stored / info.count if info.count else None,
+        "share": stored / file_bytes,
+        "recipe": branches[0].recipe if branches else None,
+        "recipes": [branch._asdict() for branch in branches],
+    }
+
+
+def inspect_rows(report: Report) -> list[list[str]]:
+    """Return the rows of the table."""
+    return [
+        [
+            clean(tensor["name"]),
+            tensor["dtype"],
+            shape(tensor["shape"]),
+            _recipe(tensor["recipes"]),
+            bits(tensor["bits_per_weight"]),
+            f"{100 * tensor['share']:.1f} %",
+        ]
+        for tensor in report["tensors"]
+    ]
+
+
+def _recipe(recipes: Sequence[Report]) -> str:
+    if not recipes:
+        return "-"
+    others = len(recipes) - 1
+    text = clean(recipes[0]["brief"])
+    return f"{text} + {count(others, 'other')}" if others else text
+
+
+def inspect_summary(report: Report) -> Iterator[str]:
+    """Return the lines below the table."""
+    totals = report["totals"]
+    origin = f" from {report['origin']}" if report["origin"] not in ("", report["format"]) else ""
+    held = f"{count(totals['tensors'], 'tensor')}, {count(totals['weights'], 'weight')}"
+    yield f"{clean(report['file'])}: {report['format']}{origin}, {held}"
+    yield (
+        f"{size(totals['file_bytes'])} for {size(totals['tensor_bytes'])} of tensors, "
+        f"{ratio(totals['tensor_bytes'], totals['file_bytes'])}, {bits(totals['bits_per_weight'])} bits per weight; "
+        f"{size(totals['index_bytes'])} of it are index and framing"
+    )
+    if report["references"]:
+        yield "It was encoded against a base, which decoding needs (--base)."
+
+
+def diff_report(first: TensorFile, second: TensorFile, found: Sequence[Difference]) -> Report:
+    """Sum up a comparison; what is no finite number is null."""
+    from featherweight.compare import decibels, over
+
+    noise, signal = (sum(getattr(each, key) or 0.0 for each in found) for key in ("noise", "signal"))
+    largest = [each.largest for each in found if each.largest is not None]
+    statuses = [each.status for each in found]
+    return {
+        "first": first.name,
+        "second": second.name,
+        "equal": all(status == "equal" for status in statuses),
+        "same_metadata": first.metadata() == second.metadata(),
+        "same_order": list(first) == list(second),
+        "tensors": [_difference(each) for each in found],
+        "totals": {
+            "tensors": len(found),
+            "equal": statuses.count("equal"),
+            "weights": sum(info.count for info in first.infos.values()),
+            "changed": sum(each.changed or 0 for each in found),
+            "max_abs_error": _finite(max(largest, default=0.0) if not any(map(math.isnan, largest)) else math.nan),
+            "nmse": _finite(over(noise, signal)),
+            "snr_db": _finite(decibels(over(noise, signal))),
+        },
+    }
+
+
+def _difference(each: Difference) -> Report:
+    old, new = each.first, each.second
+    return {
+        "name": each.name,
+        "status": each.status,
+        "dtype": [info.kind.name if info else None for info in (old, new)],
+        "shape": [list(info.shape) if info else None for info in (old, new)],
+        "changed": each.changed,
+        "max_abs_error": _finite(each.largest),
+        "nmse": _finite(each.nmse),
+        "snr_db": _finite(each.snr),
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def diff_rows(found: Sequence[Difference]) -> list[list[str]]:
+    """Return the rows of the table."""
+    rows = []
+    for each in found:
+        old, new = each.first or each.second, each.second or each.first
+        if old is None or new is None:
+            continue
+        kind = old.kind.name if old.kind == new.kind else f"{old.kind.name} → {new.kind.name}"
+        where = {"first only": "only in A", "second only": "only in B", "shape": "other shape"}.get(each.status)
+        share = where or (f"{100 * (each.changed or 0) / max(1, old.count):.2f} %" if each.changed else "no")
+        rows.append(
+            [
+                clean(each.name),
+                kind,
+                shape(old.shape) if old.shape == new.shape else f"{shape(old.shape)} → {shape(new.shape)}",
+                share,
+                *(("", "", "") if where else (exponent(each.largest), exponent(each.nmse), significant(each.snr))),
+            ]
+        )
+    return rows
+
+
+def diff_summary(report: Report) -> Iterator[str]:
+    """Return the lines below the table."""
+    totals = report["totals"]
+    different, tensors = totals["tensors"] - totals["equal"], count(totals["tensors"], "tensor")
+    if not different:
+        yield f"{tensors} in both, equal bit for bit."
+    else:
+        changed = f", in {totals['changed']:,} of {count(totals['weights'], 'weight')}" if totals["changed"] else ""
+        yield f"{different:,} of {tensors} differ{changed}."
+    if totals["changed"]:
+        errors = (exponent(totals["max_abs_error"]), exponent(totals["nmse"]), significant(totals["snr_db"]))
+        yield "Over all that can be compared: largest error {}, NMSE {}, SNR {} dB.".format(*errors)
+    if not report["same_metadata"]:
+        yield "The metadata differ."
+    if not report["same_order"] and not any(each["status"].endswith("only") for each in report["tensors"]):
+        yield "The tensors are in another order."
+
+
+def bits(value: float | None) -> str:
+    """Write bits per weight."""
+    return "-" if value is None else f"{value:.3f}"
