@@ -1,0 +1,209 @@
+"""Rewrite the tables of README.md from the committed results; --check fails where they differ.
+
+A table stands between ``<!-- benchmark:NAME -->`` and ``<!-- /benchmark -->``; NAME is a key of TABLES.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import memory, start
+from benchmarks._common import RESULTS, ROOT, table
+
+MARK = re.compile(r"(<!-- benchmark:([\w-]+) -->\n)(.*?)(<!-- /benchmark -->)", re.DOTALL)
+OURS = "featherweight"
+KINDS = ("bf16", "f16", "f32")
+
+Result = dict[str, Any]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks report", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where a table is out of date")
+    parser.add_argument("--file", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    chosen = parser.parse_args(arguments)
+    old = chosen.file.read_text()
+    new = fill(old, chosen.results)
+    if new == old:
+        return 0
+    if chosen.check:
+        print(f"{chosen.file} shows other figures than {chosen.results}: python -m benchmarks report", file=sys.stderr)
+        return 1
+    chosen.file.write_text(new)
+    return 0
+
+
+def fill(text: str, results: Path) -> str:
+    """Return `text` with its tables made anew; those without results stay empty."""
+
+    def one(found: re.Match[str]) -> str:
+        if found[2] not in TABLES:
+            raise SystemExit(f"benchmark:{found[2]} is not known; there are {', '.join(TABLES)}")
+        shown = TABLES[found[2]](results)
+        return f"{found[1]}{shown}\n{found[4]}" if shown else found[1] + found[4]
+
+    return MARK.sub(one, text)
+
+
+def read(results: Path, name: str) -> Result | None:
+    """Return a result, None where there is none."""
+    path = results / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def lossless(results: Path) -> str:
+    """Return MiniLM, one table an element type: sizes, one core and all cores."""
+    result = read(results, "lossless")
+    if result is None:
+        return ""
+    cases = {(case["case"], case["cores"]): case for case in result["cases"]}
+    most = max(cores for _, cores in cases)
+    parts = [_where(result)]
+    for name in dict.fromkeys(name for name, _ in cases if ":" in name):
+        one, several = cases[name, 1], cases.get((name, most), cases[name, 1])
+        wide = {row["name"]: row for row in several["rows"]}
+        rows = [
+            [
+                _name(row["name"]),
+                f"{row['bits']:.3f}",
+                _above(row, one["limits"], "whole, order 0", "whole, given all of that"),
+                *(_cell(row, way) for way in WAYS),
+                *(_cell(wide[row["name"]], way) if row["name"] in wide else "" for way in WAYS),
+                _of_copy(row, one["rows"]),
+            ]
+            for row in sorted(one["rows"], key=lambda row: row["bits"])
+        ]
+        head = [_title(name), "bits a weight", "above the entropies"]
+        head += [f"{way}, {cores}" for cores in ("1 core", f"{most} cores") for way in WAYS]
+        head.append("of a copy's speed")
+        parts += [table(head, rows), _limits(one["limits"])]
+    return "\n\n".join(filter(None, parts))
+
+
+def networks(results: Path) -> str:
+    """Return the small networks: bits a weight of our files and of the smallest rival."""
+    result = read(results, "lossless")
+    lines = []
+    for case in result["cases"] if result else []:
+        if ":" in case["case"] or case["cores"] != 1:
+            continue
+        rows = {row["name"]: row for row in case["rows"]}
+        theirs = [row for row in case["rows"] if not row["name"].startswith(OURS)]
+        best = min(theirs, key=lambda row: row["bits"])
+        files = (rows.get(f"{OURS} {recipe}, file") for recipe in ("lossless", "lossless-small"))
+        bits = [f"{row['bits']:.3f}" if row else "" for row in files]
+        name = case["case"].removesuffix(".safetensors")
+        lines.append([name, f"{case['elements']:,}", *bits, f"{best['bits']:.3f} ({best['name']})"])
+    return table(["bits a weight", "weights", "lossless", "lossless-small", "smallest rival"], lines) if lines else ""
+
+
+def coders(results: Path) -> str:
+    """Return entropy coders alone."""
+    result = read(results, "coders")
+    parts = []
+    for found in result["streams"] if result else []:
+        rows = [
+            [
+                _name(row["name"]),
+                f"{row['bits']:.3f}",
+                _above(row, found["limits"], "order 0"),
+                *(f"{row[way]['median']:,.0f}" for way in WAYS),
+                _of_copy(row, found["rows"]),
+            ]
+            for row in found["rows"]
+        ]
+        title = found["stream"] + (", without SIMD" if found["portable"] else "")
+        parts += [table([title, *CODER_COLUMNS], rows), _limits(found["limits"])]
+    return "\n\n".join([_where(result), *parts]) if result else ""
+
+
+def delta(results: Path) -> str:
+    """Return what a checkpoint against its base takes."""
+    result = read(results, "delta")
+    parts = []
+    for case in result["cases"] if result else []:
+        rows = [[_name(row["name"]), f"{row['bits']:.3f}", *(_gbps(row[w]) for w in WAYS)] for row in case["rows"]]
+        parts += [table([_title(case["case"]), "bits a weight", *WAYS], rows), _limits(case["limits"])]
+    return "\n\n".join(parts)
+
+
+def _rows_of(name: str, show: Callable[[Any], str], key: str | None) -> Callable[[Path], str]:
+    def made(results: Path) -> str:
+        result = read(results, name)
+        return show(result[key] if key else result) if result and result.get("rows") else ""
+
+    return made
+
+
+def others(results: Path) -> str:
+    """Return delta, memory and start together."""
+    return "\n\n".join(filter(None, (TABLES[name](results) for name in ("delta", "memory", "start"))))
+
+
+WAYS = ("encode", "decode")
+CODER_COLUMNS = ("bits a symbol", "above the entropy", "encode, M/s", "decode, M/s", "of a copy's speed")
+TABLES: dict[str, Callable[[Path], str]] = {
+    "lossless": lossless,
+    "networks": networks,
+    "coders": coders,
+    "delta": delta,
+    "memory": _rows_of("memory", memory.show, None),
+    "start": _rows_of("start", start.show, "rows"),
+    "others": others,
+}
+
+
+def _where(result: Result) -> str:
+    machine = result["machine"]
+    speeds = "Speeds are medians, in brackets the ratio to zipnn in the same rounds with its quartiles."
+    if result["benchmark"] == "coders":
+        speeds = "Speeds are medians."
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {result['date']}. {speeds}"
+
+
+def _name(name: str) -> str:
+    return f"**{name}**" if name.startswith(OURS) else name
+
+
+def _title(name: str) -> str:
+    kind, _, rest = name.partition(":")
+    if kind == "synthetic" and rest.isdigit():
+        return f"synthetic bf16, {int(rest) / 2**29:g} GiB"
+    return {"minilm": "MiniLM"}.get(kind, kind) + f" {rest}"
+
+
+def _cell(row: dict[str, Any], way: str, reference: str = "zipnn") -> str:
+    """Return a speed in GB/s and, of ours, how it compares with the reference."""
+    against = row["against"].get(reference)
+    found = f"{row[way]['median'] / 1000:.2f}"
+    return f"{found} ({_ratio(against[way])})" if against else found
+
+
+def _above(row: dict[str, Any], limits: dict[str, float], *names: str) -> str:
+    """Return how many bits more than each of these limits."""
+    return " / ".join(f"{row['bits'] - limits[name]:+.3f}" for name in names if name in limits)
+
+
+def _of_copy(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Return encoding and decoding speed in percent of a copy's in the same case."""
+    copy = next(other for other in rows if other["name"] == "copy")
+    return " / ".join(f"{row[way]['median'] / copy[way]['median']:.0%}" for way in WAYS)
+
+
+def _ratio(found: dict[str, float]) -> str:
+    return f"{found['median']:.2f} x, {found['low']:.2f} to {found['high']:.2f}"
+
+
+def _gbps(way: dict[str, Any]) -> str:
+    return f"{way['median'] / 1000:.2f} GB/s"
+
+
+def _limits(limits: dict[str, float]) -> str:
+    return f"Entropies: {', '.join(f'{name} {bits:.3f}' for name, bits in limits.items())}." if limits else ""

@@ -1,0 +1,154 @@
+"""The benchmarks run on tiny data, verify what they measure, and the README shows what the results hold."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from featherweight import ArgumentError, MissingDependencyError, rivals
+
+ROOT = Path(__file__).resolve().parent.parent
+BF16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def weights(dtype=np.float32, count=1 << 12):
+    return (np.random.default_rng(5).standard_normal(count) * 0.02).astype(dtype)
+
+
+def benchmark(*arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "benchmarks", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr[-2000:]
+    return done
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BF16, np.float64, np.uint8])
+def test_every_rival_that_is_installed_gives_the_array_back(dtype):
+    array = weights().view(np.uint8) if dtype is np.uint8 else weights(dtype)
+    rows = rivals.measure(array, [rivals.COPY, rivals.ours("raw"), *rivals.installed(array)], repetitions=1)
+    assert rows[0].ratio == 1
+    assert rows[1].name == "featherweight raw"
+    for row in rows:
+        assert row.source == array.nbytes
+        assert row.coded > 0
+        assert len(row.encode) == len(row.decode) == 1
+
+
+def test_ours_as_file_cuts_the_array_into_its_tensors(tmp_path):
+    shapes = {"a": (16, 64), "b": (), "empty": (0, 4), "c": (3071,)}
+    row, _ = rivals.measure(
+        weights(BF16), [rivals.ours_as_file("lossless", shapes, tmp_path / "x.fw"), rivals.COPY], repetitions=1
+    )
+    assert row.coded == (tmp_path / "x.fw").stat().st_size
+
+
+def test_threads_copy_all():
+    array = weights(count=(1 << 19) + 3)
+    assert rivals.measure(array, [rivals.COPY], repetitions=1, threads=3)[0].coded == array.nbytes
+
+
+def test_a_wrong_decode_is_an_error():
+    def spoil(blob, out, threads):
+        out[...] = blob
+        out[-1] += 1
+        return out
+
+    with pytest.raises(ArgumentError, match="did not give the array back"):
+        rivals.measure(weights(), [replace(rivals.COPY, decompress=spoil)], repetitions=1)
+
+
+def test_what_is_not_installed_or_does_not_fit_is_named():
+    with pytest.raises(MissingDependencyError, match="bench"):
+        rivals.measure(weights(), [replace(rivals.COPY, module="no_such_module")], repetitions=1)
+    with pytest.raises(ArgumentError, match="takes F16"):
+        rivals.measure(weights(), [replace(rivals.COPY, types=("F16",))], repetitions=1)
+
+
+def test_speeds_and_paired_ratios():
+    assert rivals.speed(10**6, [1.0, 2.0, 4.0]) == (1.0, 0.5, 1.5)
+    assert rivals.paired([1.0, 1.0, 1.0], [2.0, 3.0, 4.0]) == (2.5, 3.0, 3.5)
+
+
+def test_the_list_of_benchmarks():
+    listed = benchmark().stdout
+    for name in ("lossless", "coders", "delta", "memory", "start", "report"):
+        assert f"  {name}" in listed
+    assert "usage" in benchmark("no-such-benchmark", code=1).stdout
+
+
+def test_lossless_quick(tmp_path):
+    path = tmp_path / "lossless.json"
+    benchmark("lossless", "--quick", "--recipe", "raw", "--out", str(path))
+    result = json.loads(path.read_text())
+    assert {"benchmark", "date", "machine", "settings", "allocator", "cases", "skipped"} <= result.keys()
+    assert {"cpu", "cores", "python", "packages"} <= result["machine"].keys()
+    assert result["allocator"]["MALLOC_MMAP_MAX_"] == "0"
+    case = result["cases"][0]
+    assert case["bytes"] == 1 << 16
+    assert case["cores"] == 1
+    rows = {row["name"]: row for row in case["rows"]}
+    assert {"copy", "featherweight raw", "featherweight raw, file"} <= rows.keys()
+    for row in rows.values():
+        assert row["bits"] == pytest.approx(8 * row["coded"] / case["elements"])
+        for way in ("encode", "decode"):
+            assert row[way].keys() == {"best", "median", "spread", "seconds"}
+            assert len(row[way]["seconds"]) == case["repetitions"]
+    against = rows["featherweight raw"]["against"]["copy"]
+    assert against["size"] == pytest.approx(rows["featherweight raw"]["coded"] / case["bytes"])
+    assert against["decode"]["low"] <= against["decode"]["median"] <= against["decode"]["high"]
+
+
+def test_delta_and_memory_quick(tmp_path):
+    benchmark("delta", "--quick", "--out", str(tmp_path / "delta.json"))
+    case = json.loads((tmp_path / "delta.json").read_text())["cases"][0]
+    bits = {row["name"]: row["bits"] for row in case["rows"]}
+    assert bits["featherweight lossless-delta"] < 0.2
+    benchmark("memory", "--quick", "--dir", str(tmp_path / "work"), "--out", str(tmp_path / "memory.json"))
+    memory = json.loads((tmp_path / "memory.json").read_text())
+    assert memory["coded"] < memory["source"]
+    assert {row["step"] for row in memory["rows"]} == {"encode", "inspect", "read one tensor", "decode"}
+    assert not any((tmp_path / "work").iterdir())
+    readme = tmp_path / "README.md"
+    readme.write_text("Before.\n<!-- benchmark:others -->\n<!-- /benchmark -->\nAfter.\n")
+    options = ["report", "--file", str(readme), "--results", str(tmp_path)]
+    benchmark(*options, "--check", code=1)
+    benchmark(*options)
+    benchmark(*options, "--check")
+    assert "lossless-delta" in readme.read_text()
+    assert "peak RssAnon" in readme.read_text()
+
+
+def test_a_benchmark_whose_data_are_absent_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATHERWEIGHT_DATA", str(tmp_path / "nowhere"))
+    path = tmp_path / "result.json"
+    benchmark("lossless", "--case", "a.safetensors", "--out", str(path))
+    skipped = json.loads(path.read_text())["skipped"]
+    assert any("FEATHERWEIGHT_DATA" in entry["why"] and entry["kind"] == "skipped" for entry in skipped)
+
+
+def test_the_limits_are_those_of_the_data(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import _data, _limits
+
+    case = _data.load("synthetic:65536")
+    limits = _limits.limits(case)
+    assert limits["exponent"] <= limits["exponent, best Huffman"] <= limits["exponent"] + 1
+    assert limits["exponent given row and column scale"] < limits["exponent given row scale"] < limits["exponent"]
+    assert 7.8 < limits["sign and mantissa"] <= 8
+    assert _limits.entropy(np.array([1, 1, 2, 0])) == 6
+    assert _limits.huffman(np.array([1, 1, 2, 0])) == 6
+
+
+def test_the_readme_shows_the_committed_results():
+    benchmark("report", "--check")
