@@ -1,0 +1,318 @@
+"""Vectors of 16 lanes of 32 bits, for kernels that run only where `AVX512` is part of ``kernel.features()``.
+
+Uncompiled, a vector is a NumPy array of 16 ``uint32`` and a mask an integer whose bit l is lane l; compiled, they are
+AVX-512 registers. A position counts elements of its array; of a byte array that holds wider words, bytes. Nothing here
+checks bounds: every function says what it touches.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from featherweight.kernel import primitive
+
+__all__ = [
+    "AVX512",
+    "WIDTH",
+    "both",
+    "choose",
+    "compress",
+    "either",
+    "expand",
+    "gather",
+    "high",
+    "left",
+    "less",
+    "load",
+    "load8",
+    "load16le",
+    "minus",
+    "plus",
+    "right",
+    "splat",
+    "store",
+    "store8",
+    "store16le",
+    "times",
+]
+
+AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+WIDTH = 16
+_LANES = np.arange(WIDTH, dtype=np.uint32)
+
+
+@functools.cache
+def _vector() -> Any:
+    """Make numba's type of a vector."""
+    from llvmlite import ir
+    from numba.core import types
+    from numba.extending import models, register_model
+
+    class Vector(types.Type):
+        def __init__(self) -> None:
+            super().__init__("u32x16")
+
+    @register_model(Vector)
+    class VectorModel(models.PrimitiveModel):
+        def __init__(self, manager: Any, kind: Any) -> None:
+            super().__init__(manager, kind, ir.VectorType(ir.IntType(32), WIDTH))
+
+    return Vector()
+
+
+def _twin(result: str, emit: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the twin of a primitive whose code is ``emit(builder, *arguments)``.
+
+    Arrays reach `emit` as the address of their first element (one byte before another: ``i8*``), integers as 64 bits.
+    """
+
+    def twin(*kinds: Any) -> Any:
+        from numba.core import types
+        from numba.extending import intrinsic
+
+        returns = _vector() if result == "vector" else getattr(types, result)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            values = []
+            for kind, argument in zip(signature.args, arguments, strict=True):
+                if isinstance(kind, types.Array):
+                    values.append(context.make_array(kind)(context, builder, argument).data)
+                elif isinstance(kind, types.Integer):
+                    values.append(context.cast(builder, argument, kind, types.uint64))
+                else:
+                    values.append(argument)
+            made = emit(builder, *values)
+            return context.get_dummy_value() if made is None else made
+
+        run: Any  # numba takes what has as many arguments as the primitive, and no stars
+        if len(kinds) == 1:
+            run = intrinsic(lambda _context, a: (returns(a), generate))
+            return lambda a: run(a)  # noqa: PLW0108
+        if len(kinds) == 2:
+            run = intrinsic(lambda _context, a, b: (returns(a, b), generate))
+            return lambda a, b: run(a, b)  # noqa: PLW0108
+        run = intrinsic(lambda _context, a, b, c: (returns(a, b, c), generate))
+        return lambda a, b, c: run(a, b, c)  # noqa: PLW0108
+
+    return twin
+
+
+def _ir() -> Any:
+    from llvmlite import ir
+
+    return ir
+
+
+def _word(bits: int) -> Any:
+    return _ir().IntType(bits)
+
+
+def _lanes(bits: int) -> Any:
+    return _ir().VectorType(_word(bits), WIDTH)
+
+
+def _at(builder: Any, array: Any, position: Any, kind: Any) -> Any:
+    """Return the address of `position` in `array`, as a pointer to `kind`."""
+    return builder.bitcast(builder.gep(array, [position]), kind.as_pointer())
+
+
+def _call(builder: Any, name: str, returns: Any, *arguments: Any) -> Any:
+    from numba.core import cgutils
+
+    kind = _ir().FunctionType(returns, [each.type for each in arguments])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, arguments)
+
+
+def _mask(builder: Any, mask: Any) -> Any:
+    return builder.bitcast(builder.trunc(mask, _word(16)), _lanes(1))
+
+
+def _emit_splat(builder: Any, value: Any) -> Any:
+    ir = _ir()
+    one = builder.insert_element(ir.Constant(_lanes(32), ir.Undefined), builder.trunc(value, _word(32)), _word(32)(0))
+    return builder.shuffle_vector(one, one, ir.Constant(_lanes(32), [0] * WIDTH))
+
+
+def _emit_load(bits: int) -> Callable[..., Any]:
+    def emit(builder: Any, array: Any, position: Any) -> Any:
+        value = builder.load(_at(builder, array, position, _lanes(bits)), align=1)
+        return value if bits == 32 else builder.zext(value, _lanes(32))
+
+    return emit
+
+
+def _emit_store(bits: int) -> Callable[..., Any]:
+    def emit(builder: Any, array: Any, position: Any, vector: Any) -> None:
+        value = vector if bits == 32 else builder.trunc(vector, _lanes(bits))
+        builder.store(value, _at(builder, array, position, _lanes(bits)), align=1)
+
+    return emit
+
+
+def _emit_gather(builder: Any, array: Any, index: Any) -> Any:
+    ir = _ir()
+    base = builder.bitcast(array, _word(8).as_pointer())
+    every = ir.Constant(_lanes(1), [1] * WIDTH)
+    nothing = ir.Constant(_lanes(32), [0] * WIDTH)
+    return _call(builder, "llvm.x86.avx512.mask.gather.dpi.512", _lanes(32), nothing, base, index, every, _word(32)(4))
+
+
+def _emit_less(builder: Any, left: Any, right: Any) -> Any:
+    return builder.zext(builder.bitcast(builder.icmp_unsigned("<", left, right), _word(16)), _word(64))
+
+
+def _emit_choose(builder: Any, mask: Any, one: Any, other: Any) -> Any:
+    return builder.select(_mask(builder, mask), one, other)
+
+
+def _emit_high(builder: Any, one: Any, other: Any) -> Any:
+    wide = _lanes(64)
+    product = builder.mul(builder.zext(one, wide), builder.zext(other, wide))
+    return builder.trunc(builder.lshr(product, _ir().Constant(wide, [32] * WIDTH)), _lanes(32))
+
+
+def _emit_compress(builder: Any, vector: Any, mask: Any) -> Any:
+    name = "llvm.x86.avx512.mask.compress.v16i32"
+    return _call(builder, name, _lanes(32), vector, _ir().Constant(_lanes(32), [0] * WIDTH), _mask(builder, mask))
+
+
+def _emit_expand(builder: Any, vector: Any, mask: Any, instead: Any) -> Any:
+    name = "llvm.x86.avx512.mask.expand.v16i32"
+    return _call(builder, name, _lanes(32), vector, instead, _mask(builder, mask))
+
+
+def _emit_binary(name: str) -> Callable[..., Any]:
+    return lambda builder, one, other: getattr(builder, name)(one, other)
+
+
+@primitive(twin=_twin("vector", _emit_binary("add")))
+def plus(one: Any, other: Any) -> Any:
+    """Return the sums modulo 2^32."""
+    return one + other
+
+
+@primitive(twin=_twin("vector", _emit_binary("sub")))
+def minus(one: Any, other: Any) -> Any:
+    """Return the differences modulo 2^32."""
+    return one - other
+
+
+@primitive(twin=_twin("vector", _emit_binary("mul")))
+def times(one: Any, other: Any) -> Any:
+    """Return the products modulo 2^32."""
+    return one * other
+
+
+@primitive(twin=_twin("vector", _emit_high))
+def high(one: Any, other: Any) -> Any:
+    """Return the upper halves of the products of 64 bits."""
+    return (one.astype(np.uint64) * other >> np.uint64(32)).astype(np.uint32)
+
+
+@primitive(twin=_twin("vector", _emit_binary("and_")))
+def both(one: Any, other: Any) -> Any:
+    """Return the bits that are in both."""
+    return one & other
+
+
+@primitive(twin=_twin("vector", _emit_binary("or_")))
+def either(one: Any, other: Any) -> Any:
+    """Return the bits that are in one or the other."""
+    return one | other
+
+
+@primitive(twin=_twin("vector", _emit_binary("shl")))
+def left(one: Any, bits: Any) -> Any:
+    """Shift each lane left by `bits`, a vector of numbers below 32."""
+    return one << bits
+
+
+@primitive(twin=_twin("vector", _emit_binary("lshr")))
+def right(one: Any, bits: Any) -> Any:
+    """Shift each lane right by `bits`, a vector of numbers below 32."""
+    return one >> bits
+
+
+@primitive(twin=_twin("vector", _emit_splat))
+def splat(value: Any) -> Any:
+    """Return a vector of 16 times `value`."""
+    return np.full(WIDTH, np.uint32(value))
+
+
+@primitive(twin=_twin("vector", _emit_load(32)))
+def load(array: Any, position: Any) -> Any:
+    """Return 16 neighbouring elements of a ``uint32`` array."""
+    return array[position : int(position) + WIDTH].copy()
+
+
+@primitive(twin=_twin("vector", _emit_load(8)))
+def load8(array: Any, position: Any) -> Any:
+    """Return 16 neighbouring bytes."""
+    return array[position : int(position) + WIDTH].astype(np.uint32)
+
+
+@primitive(twin=_twin("vector", _emit_load(16)))
+def load16le(array: Any, position: Any) -> Any:
+    """Return 16 neighbouring words of 2 bytes each, least significant first; `position` counts bytes."""
+    return array[position : int(position) + 2 * WIDTH].view("<u2").astype(np.uint32)
+
+
+@primitive(twin=_twin("void", _emit_store(32)))
+def store(array: Any, position: Any, vector: Any) -> None:
+    """Store a vector into 16 neighbouring elements of a ``uint32`` array."""
+    array[position : int(position) + WIDTH] = vector
+
+
+@primitive(twin=_twin("void", _emit_store(8)))
+def store8(array: Any, position: Any, vector: Any) -> None:
+    """Store the low byte of each lane into 16 neighbouring bytes."""
+    array[position : int(position) + WIDTH] = vector.astype(np.uint8)
+
+
+@primitive(twin=_twin("void", _emit_store(16)))
+def store16le(array: Any, position: Any, vector: Any) -> None:
+    """Store the low 2 bytes of each lane, least significant first; `position` counts bytes."""
+    array[position : int(position) + 2 * WIDTH] = vector.astype("<u2").view(np.uint8)
+
+
+@primitive(twin=_twin("vector", _emit_gather))
+def gather(array: Any, index: Any) -> Any:
+    """Return the elements of a ``uint32`` array at the positions in `index`, all of which must be inside it."""
+    return array[index]
+
+
+@primitive(twin=_twin("uint64", _emit_less))
+def less(left: Any, right: Any) -> Any:
+    """Return the mask of the lanes where `left` is below `right`."""
+    return np.uint64(np.dot((left < right).astype(np.uint32), np.uint32(1) << _LANES))
+
+
+@primitive(twin=_twin("vector", _emit_choose))
+def choose(mask: Any, one: Any, other: Any) -> Any:
+    """Return `one` in the lanes of `mask` and `other` elsewhere."""
+    return np.where(_chosen(mask), one, other)
+
+
+@primitive(twin=_twin("vector", _emit_compress))
+def compress(vector: Any, mask: Any) -> Any:
+    """Move the lanes in `mask` to the first lanes, in order; the others become 0."""
+    chosen = vector[_chosen(mask)]
+    return np.concatenate((chosen, np.zeros(WIDTH - chosen.size, np.uint32)))
+
+
+@primitive(twin=_twin("vector", _emit_expand))
+def expand(vector: Any, mask: Any, instead: Any) -> Any:
+    """Deal the first lanes of `vector` out to the lanes in `mask`, in order; the others are those of `instead`."""
+    chosen = _chosen(mask)
+    dealt = instead.copy()
+    dealt[chosen] = vector[: int(chosen.sum())]
+    return dealt
+
+
+def _chosen(mask: Any) -> Any:
+    return (np.uint32(mask) >> _LANES & np.uint32(1)).astype(bool)
