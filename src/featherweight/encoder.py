@@ -271,7 +271,7 @@ class _Builder:
 
         pieces, exact = [], True
         for piece in self.mapper(functools.partial(_encode_unit, split.recipe), units()):
-            key = msgspec.msgpack.encode(piece.program.trimmed())
+            key = msgspec.msgpack.encode(piece.program)
             branch, _ = self.branches.setdefault(key, (len(self.branches), piece.program))
             pieces.append((branch, *piece.record))
             exact &= piece.exact
