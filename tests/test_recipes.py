@@ -1,0 +1,199 @@
+"""Recipes as text: the grammar, its errors, and that printing and parsing agree."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import featherweight
+from featherweight import codecs
+from featherweight.auto import Auto
+from featherweight.errors import ArgumentError
+from featherweight.recipes import NAMED, parse, text
+from featherweight.stage import Codec, Empty, Encoded, Port, Recipe, Split, chain, check_params, param
+
+stage = codecs.stage_class
+planes, rans, huffman, runs, delta, raw = map(stage, ("planes", "rans", "huffman", "runs", "delta", "raw"))
+
+
+def _decode(wire: Empty, streams: tuple[np.ndarray, ...], given: tuple[np.ndarray, ...], out: np.ndarray) -> None:
+    out[...] = streams[0]
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """A stage with a parameter of each kind."""
+
+    codec: ClassVar[Codec] = Codec("3lc", Empty, Port("values"), (Port("codes"),), _decode)
+    count: int = param(3, lo=-5, hi=99, doc="an integer")
+    rate: float = param(0.5, lo=0.0, hi=1e6, doc="a number")
+    word: str = param("plain", doc="a string")
+    sharp: bool = param(False, doc="a boolean")
+    widths: tuple[int, ...] = param((), lo=1, hi=8, doc="a list")
+
+    def __post_init__(self) -> None:
+        check_params(self)
+
+    def encode(self, x: np.ndarray, /, *given: np.ndarray) -> Encoded:
+        return Encoded(Empty(), (x,))
+
+    def error_bound(self, x: np.ndarray, /) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("source", "recipe"),
+    [
+        ("raw", Recipe(raw())),
+        ("raw()", Recipe(raw())),
+        ("  planes ( [8, 4,4] )  ", Recipe(planes((8, 4, 4)))),
+        ("planes(widths=[8, 4, 4])", Recipe(planes((8, 4, 4)))),
+        ("planes([])", Recipe(planes())),
+        ("planes(exponent=huffman)", chain(planes(), exponent=huffman())),
+        ("planes(mantissa=rans, exponent=huffman)", chain(planes(), exponent=huffman(), mantissa=rans())),
+        (
+            "planes(exponent=huffman, mantissa=rans(given=exponent))",
+            chain(planes(), exponent=huffman(), mantissa=chain(rans(), given=("exponent",))),
+        ),
+        ("delta(given=@base)", chain(delta(), given=("@base",))),
+        ("delta(given=[@model/old.2-x])", chain(delta(), given=("@model/old.2-x",))),
+        ("delta(given='@base', difference=runs)", chain(delta(), given=("@base",), difference=runs())),
+        ("delta(xor)", Recipe(delta("xor"))),
+        ('delta(mode="xor")', Recipe(delta("xor"))),
+        ("runs(least=2)", Recipe(runs(2))),
+        ("auto", Auto()),
+        ("auto(small)", Auto("small")),
+        ("split(raw)", Split(Recipe(raw()))),
+        ("split(auto(small), 1000)", Split(Auto("small"), 1000)),
+        ("split(planes(exponent=auto), size=7)", Split(chain(planes(), exponent=Auto()), 7)),
+        ("planes(exponent=split(rans))", chain(planes(), exponent=Split(Recipe(rans())))),
+        ("3lc", Recipe(Knobs())),
+        ("3lc(7, 0.25, word, true, [1, 2])", Recipe(Knobs(7, 0.25, "word", True, (1, 2)))),
+        ("3lc(-5, 1e3)", Recipe(Knobs(-5, 1000.0))),
+        ("3lc(rate=.5, sharp=false, codes=rans)", chain(Knobs(), codes=rans())),
+        ("3lc(word='two words, (quoted) = fine')", Recipe(Knobs(word="two words, (quoted) = fine"))),
+        ("3lc(word=\"it's\")", Recipe(Knobs(word="it's"))),
+    ],
+)
+def test_text_means_a_recipe_and_the_recipe_prints_as_text_of_the_same_meaning(source: str, recipe: object) -> None:
+    mine = {"3lc": Knobs}
+    assert recipe == parse(source, mine)
+    assert recipe == parse(text(recipe), mine)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Knobs(word="true"),
+        Knobs(word="false"),
+        Knobs(word="12"),
+        Knobs(word=""),
+        Knobs(word="-1e5"),
+        Knobs(word="a-b.c/d"),
+        Knobs(word="@x"),
+        Knobs(word="lossless"),
+        Knobs(word="raw(3)"),
+        Knobs(rate=1e-300),
+        Knobs(rate=1),
+        Knobs(rate=123456.789),
+    ],
+)
+def test_any_value_of_a_parameter_survives_the_text(recipe: Knobs) -> None:
+    assert Recipe(recipe) == parse(text(recipe), {"3lc": Knobs})
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_named_recipe_reads_and_its_text_reads_the_same(name: str) -> None:
+    assert parse(name) == parse(text(parse(name)))
+    assert NAMED[name].doc.endswith(".")
+    assert name not in codecs.names(), "a name means one thing"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "expected the name"),
+        ("   ", "expected the name"),
+        ("no-such-thing", "no recipe or stage is called 'no-such-thing'; there are .*huffman"),
+        ("raw raw", "'raw' follows the recipe"),
+        ("raw)", r"'\)' follows"),
+        ("planes(", "expected"),
+        ("planes(exponent=", "expected"),
+        ("planes(exponent=rans", "expected"),
+        ("planes([8, 8)", "expected"),
+        ("planes(exponent=rans mantissa=rans)", "expected ','"),
+        ("planes(exponent=rans, exponent=rans)", "exponent is given twice"),
+        ("planes([8, 8], widths=[8, 8])", "widths"),
+        ("planes(exponent=rans, [8])", "without a key follows"),
+        ("planes(colour=rans)", "no 'colour'.*widths.*exponent"),
+        ("raw(1)", "takes 0 arguments"),
+        ("planes(exponent=5)", "5 is no recipe"),
+        ("planes([9])", "at most 8"),
+        ("planes(8)", "expected a list"),
+        ("planes(exponent=rans(given=[a, b, c]))", "takes 2 given"),
+        ("raw(given=@base)", "takes 0 given"),
+        ("delta(mode=sideways)", "one of auto, xor, arithmetic"),
+        ("runs(least=1.5)", "expected int"),
+        ("runs(least=true)", "expected int"),
+        ("runs(least=0)", "at least 1"),
+        ("split", "needs a recipe"),
+        ("split()", "needs a recipe"),
+        ("split(raw, 0)", "positive"),
+        ("split(raw, size=x)", "positive"),
+        ("split(raw, 1, 2)", "split"),
+        ("split(split(raw))", "split"),
+        ("split(raw, pieces=3)", "split"),
+        ("auto(medium)", "one of fast, small"),
+        ("auto(1, 2, 3)", "auto"),
+        ("lossless(3)", "lossless"),
+        ("raw $", "not understood"),
+        ("raw('open", "not understood"),
+        ("5", "5"),
+        ("1e5", "expected the name"),
+        ("@base", "base"),
+        ("'raw'", "expected the name"),
+        ("planes(exponent='huffman')", "no recipe"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_with_a_reason(source: str, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        parse(source)
+
+
+def test_errors_show_the_recipe_and_the_place() -> None:
+    with pytest.raises(ArgumentError, match=r"recipe 'planes\(exponent=hufman\)', at 16: "):
+        parse("planes(exponent=hufman)")
+
+
+@pytest.mark.parametrize("opening", ["planes(exponent=", "split(", "planes([", "planes(widths=[["])
+def test_nesting_without_end_is_refused(opening: str) -> None:
+    with pytest.raises(ArgumentError):
+        parse(opening * 100_000)
+
+
+def test_thirty_two_levels_are_allowed() -> None:
+    assert parse("planes(exponent=" * 31 + "raw" + ")" * 31)
+    with pytest.raises(ArgumentError, match="deep"):
+        parse("planes(exponent=" * 40 + "raw" + ")" * 40)
+
+
+def test_encode_reads_text_and_the_codecs_of_the_caller() -> None:
+    x = np.arange(5.0)
+    frame = featherweight.encode(x, "3lc(codes=raw)", codecs={"3lc": Knobs})
+    assert x.tolist() == featherweight.decode(frame, codecs={"3lc": Knobs.codec}).tolist()
+    with pytest.raises(ArgumentError, match="3lc"):
+        featherweight.encode(x, "3lc")
+
+
+def test_chain_names_what_a_stage_does_not_have() -> None:
+    with pytest.raises(ArgumentError, match="raw has no stream 'value': it has values"):
+        chain(raw(), value=rans())
+    with pytest.raises(ArgumentError, match="takes 0 given"):
+        chain(raw(), given=("@base",))
+
+
+def test_the_repr_of_a_recipe_evaluates_to_an_equal_recipe() -> None:
+    recipe = Split(chain(planes((8, 8)), exponent=huffman(), mantissa=chain(rans(), given=("exponent",))), 99)
+    names = {cls.__name__: cls for cls in (planes, huffman, rans)}
+    assert recipe == eval(repr(recipe), {"chain": chain, "Split": Split, **names})
