@@ -24,7 +24,7 @@ __all__ = ["Auto"]
 # grows with its entropy in bits. "fast" pays this many bits for a nanosecond, "small" pays nothing.
 COST_NS = {"raw": (0.1, 0.0), "huffman": (0.45, 0.17), "rans": (1.3, 0.0)}
 BITS_PER_NS = {"fast": 0.15, "small": 0.0}
-SAMPLE, RUN = 4096, 128
+SAMPLE, RUN = 2048, 128
 
 
 @dataclass(frozen=True)
@@ -77,21 +77,26 @@ class Auto:
         return Recipe(_stage("planes", widths=widths), (("exponent", exponent), *then))
 
     def _bytes(self, x: Array, sample: Array) -> AnyRecipe | None:
-        counts = np.bincount(sample, minlength=256)
-        used = counts[counts > 0] / sample.size
+        counts = np.bincount(sample)
+        counts = counts[counts > 0]
+        n, symbols = sample.size, counts.size
         # Miller and Madow's correction: a sample shows less entropy than there is.
-        entropy = float(-(used * np.log2(used)).sum()) + (used.size - 1) / (2 * np.log(2) * sample.size)
-        width = int(x.max()).bit_length() if used.size <= 128 else 8
-        huffman = max(1.0, entropy + 0.03) if used.size < 256 or entropy < 7.9 else 8.0
-        bits = {"raw": float(width), "huffman": huffman, "rans": entropy}
-        tables = {"raw": 0, "huffman": 24 + 5 * used.size, "rans": 64 + 8 * used.size}
+        entropy = float(np.log2(n) - counts.dot(np.log2(counts)) / n) + (symbols - 1) / (2 * np.log(2) * n)
+        width = int(sample.max()).bit_length()
+        huffman = max(1.0, entropy + 0.03) if symbols < 256 or entropy < 7.9 else 8.0
         price = BITS_PER_NS[self.effort]
-        nanoseconds = {name: fixed + growing * entropy for name, (fixed, growing) in COST_NS.items()}
-        cost = {name: x.size * (bits[name] + price * nanoseconds[name]) + tables[name] for name in bits}
-        best = min(cost, key=cost.__getitem__)
-        if best == "raw":
-            return _stage("bitpack") if width < 8 else None
-        return _stage(best)
+        costs = {
+            name: x.size * (bits + price * (COST_NS[name][0] + COST_NS[name][1] * entropy)) + tables
+            for name, bits, tables in (
+                ("raw", max(width, 1), 0),
+                ("huffman", huffman, 24 + 5 * symbols),
+                ("rans", entropy, 64 + 8 * symbols),
+            )
+        }
+        best = min(costs, key=costs.__getitem__)
+        if best != "raw":
+            return _stage(best)
+        return _stage("bitpack") if width < 8 and int(x.max()) < 128 else None
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -117,9 +118,21 @@ def workers(threads: int | None) -> int:
 
 
 def thread_pool(threads: int | None) -> AbstractContextManager[Executor | None]:
-    """Return a context whose value is a pool, or None where one thread is enough."""
+    """Return a context whose value is a pool, or None where one thread is enough.
+
+    Pools are kept: threads that live on keep their scratch memory. What runs in a pool must not wait for it.
+    """
     count = workers(threads)
-    return nullcontext() if count == 1 else ThreadPoolExecutor(count, "featherweight")
+    return nullcontext(_pool(count) if count > 1 else None)
+
+
+@functools.cache
+def _pool(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "featherweight")
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def ordered_map(pool: Executor | None, ahead: int = 4) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:

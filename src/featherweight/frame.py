@@ -54,7 +54,7 @@ VERSION = 1
 MAX_NODES = 1024
 MAX_DIMS = 32
 BLOCK = 256  # elements in a row of pieces that have no rows of their own
-MAX_HEAD = 1 << 28
+MAX_HEAD = 1 << 24  # parsed, it takes some ten times that
 
 # Kinds of leaves: (kind, argument, dims…)
 FLAT = 0  # (0, dtype): stored, one-dimensional, as long as its bytes say

@@ -42,7 +42,7 @@ class Named:
 
 
 NAMED: Mapping[str, Named] = {
-    "lossless": Named("The default: small, and as fast as memory allows.", lambda: Split(Auto("fast"), 1 << 19)),
+    "lossless": Named("The default: small, and as fast as memory allows.", lambda: Split(Auto("fast"), 1 << 20)),
     "lossless-small": Named(
         "The smallest lossless coding: scale classes, mantissas under exponents, rANS; about a third as fast.",
         lambda: Split(Auto("small"), 1 << 20),

@@ -151,7 +151,7 @@ class Split:
     """Code an edge in pieces of whole rows, `size` elements or a little less each, in parallel and apart."""
 
     recipe: Recipe | Stage | Selector
-    size: int = 1 << 19
+    size: int = 1 << 20
 
     def __post_init__(self) -> None:
         """Check the fields."""
