@@ -4,6 +4,7 @@ import io
 import json
 import struct
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import ClassVar
 
 import fsspec
 import ml_dtypes
@@ -104,8 +105,8 @@ class CountingStore(MemoryFileSystem):
     """A store that remembers what was fetched of it."""
 
     protocol = "counting"
-    fetched: list[int] = []
-    store: dict = {}
+    fetched: ClassVar[list[int]] = []
+    store: ClassVar[dict] = {}
 
     def cat_file(self, path, start=None, end=None, **kwargs):
         data = super().cat_file(path, start=start, end=end, **kwargs)

@@ -335,9 +335,7 @@ def test_pieces_that_are_lossy_cannot_be_given_to_others() -> None:
 def test_a_codec_of_the_callers_travels_by_name_and_is_asked_for_by_name() -> None:
     x = weights(20)
     frame = encode(x, chain(Rounded(0.25), levels=planes()))
-    assert ["planes", "rounded"] == [
-        codecs.CODECS.get(node.codec, node.codec) for node in inspect(frame).root.nodes
-    ]
+    assert ["planes", "rounded"] == [codecs.CODECS.get(node.codec, node.codec) for node in inspect(frame).root.nodes]
     with pytest.raises(UnsupportedError, match=r"'rounded'.*codecs="):
         decode(frame)
     assert np.abs(x - decode(frame, codecs=MINE)).max() <= 0.125

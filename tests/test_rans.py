@@ -157,7 +157,7 @@ def everything() -> str:
     cases += [(x, (row,)), (x, (row, column))]
     many = rans._lanes  # would choose few lanes for so few symbols, and the vector loops would not run
     for lanes in (0, 5, 7):
-        rans._lanes = lambda n, bits, lanes=lanes: lanes  # noqa: ARG005
+        rans._lanes = lambda n, bits, lanes=lanes: lanes
         for symbols, classes in cases:
             wire, (payload,) = Rans().encode(symbols, *classes)
             digest.update(f"{wire}".encode() + payload.tobytes())

@@ -73,7 +73,7 @@ class Knobs:
         ("3lc(-5, 1e3)", Recipe(Knobs(-5, 1000.0))),
         ("3lc(rate=.5, sharp=false, codes=rans)", chain(Knobs(), codes=rans())),
         ("3lc(word='two words, (quoted) = fine')", Recipe(Knobs(word="two words, (quoted) = fine"))),
-        ("3lc(word=\"it's\")", Recipe(Knobs(word="it's"))),
+        ('3lc(word="it\'s")', Recipe(Knobs(word="it's"))),
     ],
 )
 def test_text_means_a_recipe_and_the_recipe_prints_as_text_of_the_same_meaning(source: str, recipe: object) -> None:

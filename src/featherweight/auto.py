@@ -39,7 +39,8 @@ class Auto:
     def choose(self, x: Array, /) -> AnyRecipe | None:
         """Return the recipe for this piece; None stores it as it is."""
         if _constant(x):
-            return _stage("constant")
+            constant: Stage = _stage("constant")
+            return constant
         sample = _sample(x)
         if x.dtype == np.uint8:
             return self._bytes(x, sample)
@@ -94,9 +95,10 @@ class Auto:
             )
         }
         best = min(costs, key=costs.__getitem__)
-        if best != "raw":
-            return _stage(best)
-        return _stage("bitpack") if width < 8 and int(x.max()) < 128 else None
+        if best == "raw" and not (width < 8 and int(x.max()) < 128):
+            return None
+        coder: Stage = _stage("bitpack" if best == "raw" else best)
+        return coder
 
 
 @functools.cache

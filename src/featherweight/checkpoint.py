@@ -168,8 +168,8 @@ class TensorFile(Mapping[str, Array]):
     """An open checkpoint; decodes a tensor when it is asked for, and keeps none.
 
     `infos` describes the tensors in the order of the file, `size` is the bytes of it, `origin` names the format that
-    they came from. Reading raises KeyError for a name that is not there; FrameError, TruncatedError, LimitError or UnsupportedError for what
-    the bytes hold; BaseMismatchError where the base is missing or another one.
+    they came from. Reading raises KeyError for a name that is not there; FrameError, TruncatedError, LimitError or
+    UnsupportedError for what the bytes hold; BaseMismatchError where the base is missing or another one.
     """
 
     def __init__(
@@ -252,7 +252,11 @@ class TensorFile(Mapping[str, Array]):
         self, place: Callable[[str], AbstractContextManager[Array]], pool: Executor | None, info: TensorInfo
     ) -> TensorInfo:
         with place(info.name) as flat:
-            step = info.count if _local(self._checkpoint) or self.fw is None or not self.fw.sliceable(info.name) else WINDOW
+            step = (
+                info.count
+                if _local(self._checkpoint) or self.fw is None or not self.fw.sliceable(info.name)
+                else WINDOW
+            )
             for start in range(0, info.count, step or 1):
                 self._read(info, start, min(start + step, info.count), flat[start : start + step], pool)
         return info
@@ -440,7 +444,10 @@ def _open_base(base: Base | None, stack: contextlib.ExitStack) -> Callable[[Tens
     def lookup(info: TensorInfo) -> Array | None:
         if info.name not in source:
             return None
-        if isinstance(source, TensorFile) and (source.infos[info.name].kind, source.infos[info.name].shape) != (info.kind, info.shape):
+        if isinstance(source, TensorFile) and (source.infos[info.name].kind, source.infos[info.name].shape) != (
+            info.kind,
+            info.shape,
+        ):
             return None
         array = np.asarray(source[info.name])
         return array if array.shape == info.shape and dtypes.of(array.dtype) == info.kind else None

@@ -381,7 +381,10 @@ def _ready(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec])
             raise FrameError(f"{len(node.streams)} streams and {len(node.given)} given", path=codec.name)
         try:
             codec.out.check(edges[index], FrameError)
-            for port, edge in (*zip(codec.streams, node.streams, strict=False), *zip(codec.given, node.given, strict=False)):
+            for port, edge in (
+                *zip(codec.streams, node.streams, strict=False),
+                *zip(codec.given, node.given, strict=False),
+            ):
                 port.check(edges[edge], FrameError)
             wire = msgspec.convert(node.wire, codec.wire)
         except FrameError as error:
@@ -389,7 +392,9 @@ def _ready(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec])
             raise
         except (msgspec.ValidationError, RecursionError, OverflowError) as error:
             if isinstance(node.wire, list) and len(node.wire) > len(codec.wire.__struct_fields__):
-                raise UnsupportedError(f"its record is longer than known here: upgrade ({error})", path=codec.name) from None
+                raise UnsupportedError(
+                    f"its record is longer than known here: upgrade ({error})", path=codec.name
+                ) from None
             raise FrameError(f"its record is not well-formed: {error}", path=codec.name) from None
         last = i == len(program.nodes) - 1
         steps.append(_Step(codec.decode, wire, node.streams, node.given, None if last else edges[index], codec.name))

@@ -128,7 +128,7 @@ def packed_bytes(kind: ElementType, count: int) -> int:
 
 
 def pack(x: Array) -> Array:
-    """Return the bytes of `x` as files hold them: elements of fewer than 8 bits packed, the first in the lowest bits."""
+    """Return the bytes of `x` as files hold them: elements below 8 bits packed, the first in the lowest bits."""
     row = of(x.dtype)
     flat = np.ascontiguousarray(x).reshape(-1).view(np.uint8)
     if row.bits >= 8:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
 import numpy as np
@@ -113,7 +113,9 @@ def encode_into(
     """
     x = dtypes.native(x)
     arrays = {name: dtypes.native(array) for name, array in refs.items()}
-    program = _Builder(write, mapper, {f"@{name}": _Outside((REFERENCE, i), a) for i, (name, a) in enumerate(arrays.items())})
+    program = _Builder(
+        write, mapper, {f"@{name}": _Outside((REFERENCE, i), a) for i, (name, a) in enumerate(arrays.items())}
+    )
     program.located = (x, locate) if locate else None
     piece = program.finish(program.add(x, recipe, {}, 0))
     for data in piece.body:
@@ -146,7 +148,9 @@ def _number(made: int, leaves: int) -> int:
 class _Builder:
     """A program under construction; only the root's has `write` and may be split."""
 
-    def __init__(self, write: Callable[[Array], object] | None, mapper: Mapper, outside: Mapping[str, _Outside]) -> None:
+    def __init__(
+        self, write: Callable[[Array], object] | None, mapper: Mapper, outside: Mapping[str, _Outside]
+    ) -> None:
         self.write = write
         self.mapper = mapper
         self.outside = outside
@@ -171,7 +175,7 @@ class _Builder:
         if isinstance(recipe, Split):
             return self._split(x, recipe, scope, depth)
         if not isinstance(recipe, Recipe):
-            recipe = Recipe(recipe)
+            recipe = Recipe(cast("Stage", recipe))
         codec = recipe.stage.codec
         with within(codec.name):
             given = [self._given(name, scope) for name in recipe.given]
@@ -180,8 +184,8 @@ class _Builder:
                 port.check(edge.spec, ArgumentError)
             encoded = recipe.stage.encode(x, *(edge.value() for edge in given))
             then, siblings, made = dict(recipe.then), dict(scope), []
-            for port, stream in zip(codec.streams, encoded.streams, strict=False):
-                stream = dtypes.native(stream)
+            for port, raw in zip(codec.streams, encoded.streams, strict=False):
+                stream = dtypes.native(raw)
                 port.check(Spec(stream.dtype, stream.shape), ArgumentError)
                 with within(port.name):
                     edge = self.add(stream, then.get(port.name), siblings, depth + 1)
@@ -190,7 +194,7 @@ class _Builder:
         return self._node(x, recipe.stage, encoded.wire, made, given)
 
     def finish(self, result: _Made) -> Piece:
-        """Number the edges as the frame does and return the program with what it stores."""
+        """Give the edges their numbers in the frame and return the program with what it stores."""
         number = functools.partial(_number, leaves=len(self.leaves))
         nodes = tuple(
             Node(

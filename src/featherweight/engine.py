@@ -135,7 +135,9 @@ if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def ordered_map(pool: Executor | None, ahead: int = 4) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
+def ordered_map(
+    pool: Executor | None, ahead: int = 4
+) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
     """Return a `map` that keeps a few calls under way in `pool` and gives their results in order.
 
     Unlike ``Executor.map`` it takes no more from its input than it has under way, so that memory stays bounded.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Self
 
 __all__ = [
     "ArgumentError",
@@ -29,7 +30,8 @@ class FeatherweightError(Exception):
     and a colon where a checkpoint is worked on.
     """
 
-    def __new__(cls, *args: object, **kwargs: object) -> FeatherweightError:
+    def __new__(cls, *_: object, **__: object) -> Self:
+        """Refuse to make the abstract base itself."""
         if cls is FeatherweightError:
             raise TypeError("FeatherweightError is abstract: raise the class that says whose fault it is")
         return super().__new__(cls)

@@ -4,9 +4,9 @@ A frame is a *head* (what to run) and a *body* (what is stored). FORMAT.md is th
 
     magic version | length of head | checksum of all that so far and of head | head | body
 
-A head holds programs. A program is a flat list: *leaves* (stored arrays, references, …), then *nodes* (a codec, its wire
-record, the edges it reads). Leaves and nodes are numbered in one row, a node reads lower numbers only, and the last
-edge is the result. A leaf of the root program may be *split*: its pieces are made by branch programs.
+A head holds programs. A program is a flat list: *leaves* (stored arrays, references, …), then *nodes* (a codec, its
+wire record, the edges it reads). Leaves and nodes are numbered in one row, a node reads lower numbers only, and the
+last edge is the result. A leaf of the root program may be *split*: its pieces are made by branch programs.
 """
 
 from __future__ import annotations

@@ -37,7 +37,15 @@ import numpy as np
 
 __all__ = ["Kernel", "compiled", "features", "kernel", "primitive"]
 
-_SCALARS = {"u1": "uint8", "u2": "uint16", "u4": "uint32", "u8": "uint64", "i8": "int64", "f4": "float32", "f8": "float64"}
+_SCALARS = {
+    "u1": "uint8",
+    "u2": "uint16",
+    "u4": "uint32",
+    "u8": "uint64",
+    "i8": "int64",
+    "f4": "float32",
+    "f8": "float64",
+}
 _ARGUMENT = re.compile(r"\s*(u1|u2|u4|u8|i8|f4|f8)(\[(:,)?([rw])\])?\s*")
 _primitives: list[tuple[Callable[..., Any], Callable[..., Any] | None]] = []
 _lock = threading.RLock()
@@ -52,7 +60,7 @@ def compiled() -> bool:
 
 @functools.cache
 def features() -> frozenset[str]:
-    """Return the features (``"avx512f"``, …) of the processor that numba compiles for; none when it does not compile."""
+    """Return the features (``"avx512f"``, …) of the processor that numba compiles for; none where it does not."""
     if not compiled():
         return frozenset()
     from numba.core import codegen, config
@@ -73,6 +81,7 @@ class Kernel:
         self._run: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any) -> Any:
+        """Run, compiled if kernels are."""
         run = self._run
         if run is None:
             run = self._prepare()
@@ -150,8 +159,7 @@ def _compile(function: Callable[..., Any], signature: str) -> Callable[..., Any]
     dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
     cache = _cache(function)
     if cache is not None:
-        dispatcher._cache = cache
-        dispatcher._can_compile = True
+        dispatcher._cache = cache  # noqa: SLF001  (numba's own way takes no other place)
     dispatcher.compile(returns(*arguments))
     dispatcher.disable_compile()
     run: Callable[..., Any] = dispatcher
@@ -212,7 +220,7 @@ def _cache(function: Callable[..., Any]) -> Any:
             return cls()
 
     class Impl(CompileResultCacheImpl):
-        _locator_classes = [Locator]
+        _locator_classes = (Locator,)
 
     class Cache(FunctionCache):
         _impl_class = Impl

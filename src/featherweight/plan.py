@@ -66,7 +66,11 @@ class Plan:
     def against(self, base: Array | None, x: Array, name: str) -> AnyRecipe:
         """Return the recipe for a tensor that may have a base: `delta` where a sample of it comes out smaller."""
         recipe = self.recipe_for(name)
-        if base is None or recipe is not self.recipe or (self.named or "").partition("(")[0] not in ("lossless", "lossless-small"):
+        if (
+            base is None
+            or recipe is not self.recipe
+            or (self.named or "").partition("(")[0] not in ("lossless", "lossless-small")
+        ):
             return recipe
         delta = parse("lossless-delta")
         step = max(1, x.size // _SAMPLE)

@@ -8,7 +8,8 @@
     name = [a-z0-9][a-z0-9_-]*
 
 Arguments are the parameters of the stage, in order or by key; a key that is a stream of the stage says what that stream
-goes into; ``given`` lists the arrays that the stage is given: ``planes(exponent=huffman, mantissa=rans(given=exponent))``.
+goes into; ``given`` lists the arrays that the stage is given:
+``planes(exponent=huffman, mantissa=rans(given=exponent))``.
 
 >>> text(parse("split(planes([8, 4, 4], exponent=rans))"))
 'split(planes(widths=[8, 4, 4], exponent=rans))'
@@ -29,8 +30,10 @@ from featherweight.stage import AnyRecipe, Recipe, Split, chain, params
 __all__ = ["NAMED", "Named", "parse", "text"]
 
 MAX_DEPTH = 32
-_TOKEN = re.compile(r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w-]))|(?P<name>@?[A-Za-z0-9_][\w.\-/]*)"""
-                    r"""|'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<mark>[()\[\],=]))""")
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w-]))|(?P<name>@?[A-Za-z0-9_][\w.\-/]*)"""
+    r"""|'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<mark>[()\[\],=]))"""
+)
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,13 @@ class _Reader:
     def expect(self, mark: str) -> None:
         if not self.take(mark):
             found = self.tokens[self.place][1]
-            raise self.fail(f"expected {mark!r} before {found!r}" if mark and found else f"expected {mark!r}" if mark else f"{found!r} follows the recipe")
+            raise self.fail(
+                f"expected {mark!r} before {found!r}"
+                if mark and found
+                else f"expected {mark!r}"
+                if mark
+                else f"{found!r} follows the recipe"
+            )
 
     def recipe(self, depth: int) -> AnyRecipe:
         kind, name, _ = self.tokens[self.place]

@@ -71,7 +71,7 @@ class Port(NamedTuple):
         row = dtypes.of(spec.dtype)
         return row.kind in self.kinds and self.ndim in (None, len(spec.shape)) and self.bits in (None, row.bits)
 
-    def check(self, spec: Spec, error: type[ArgumentError] | type[FrameError]) -> None:
+    def check(self, spec: Spec, error: type[ArgumentError | FrameError]) -> None:
         """Raise `error` where the edge may not pass."""
         if not self.accepts(spec):
             wanted = f"kinds {self.kinds}" + ("" if self.bits is None else f" of {self.bits} bits")
@@ -92,8 +92,8 @@ class Codec:
 
     ``decode(wire, streams, given, out)`` fills `out`, a C-contiguous array that the engine allocated, and raises
     FrameError for whatever the ports did not rule out. A codec with several streams may be sent without the
-    trailing ones but never without the first, and without `given`, if its decode says what that means. `exact` is False where float
-    arithmetic makes the last bits depend on the machine.
+    trailing ones but never without the first, and without `given`, if its decode says what that means. `exact` is
+    False where float arithmetic makes the last bits depend on the machine.
     """
 
     name: str
@@ -178,7 +178,9 @@ def chain(stage: Stage, /, *, given: tuple[str, ...] = (), **then: Recipe | Stag
     if len(given) > len(codec.given):
         raise ArgumentError(f"{codec.name} takes {len(codec.given)} given arrays, not {len(given)}")
     ordered = sorted(then.items(), key=lambda item: names.index(item[0]))
-    return Recipe(stage, tuple((name, Recipe(node) if _is_stage(node) else node) for name, node in ordered), tuple(given))
+    return Recipe(
+        stage, tuple((name, Recipe(node) if _is_stage(node) else node) for name, node in ordered), tuple(given)
+    )
 
 
 def _is_stage(node: AnyRecipe) -> TypeGuard[Stage]:
@@ -224,5 +226,7 @@ def _check_value(place: str, value: Any, kind: type | None, meta: Any) -> None:
     if choices and value not in choices:
         raise ArgumentError(f"{place}: expected one of {', '.join(choices)}")
     if value is not None and ((lo is not None and not value >= lo) or (hi is not None and not value <= hi)):
-        raise ArgumentError(f"{place}: expected {'' if lo is None else f'at least {lo}'}"
-                            f"{' and ' if None not in (lo, hi) else ''}{'' if hi is None else f'at most {hi}'}")
+        raise ArgumentError(
+            f"{place}: expected {'' if lo is None else f'at least {lo}'}"
+            f"{' and ' if None not in (lo, hi) else ''}{'' if hi is None else f'at most {hi}'}"
+        )

@@ -671,22 +671,24 @@ def text_round_trip(stage: Stage, x: Array, given: Sequence[Array] = ()) -> None
     assert recipe == recipe_texts.parse(recipe_texts.text(recipe), {stage.codec.name: type(stage)})
 
 
-LAWS: Mapping[str, Callable[[Stage, Array, Sequence[Array]], None]] = MappingProxyType({
-    law.__name__: law
-    for law in (
-        round_trip,
-        deterministic,
-        leaves_no_trace,
-        fits_ports,
-        wire_survives,
-        fills_out,
-        ignores_layout,
-        frame_round_trip,
-        survives_hostility,
-        repr_evaluates,
-        text_round_trip,
-    )
-})
+LAWS: Mapping[str, Callable[[Stage, Array, Sequence[Array]], None]] = MappingProxyType(
+    {
+        law.__name__: law
+        for law in (
+            round_trip,
+            deterministic,
+            leaves_no_trace,
+            fits_ports,
+            wire_survives,
+            fills_out,
+            ignores_layout,
+            frame_round_trip,
+            survives_hostility,
+            repr_evaluates,
+            text_round_trip,
+        )
+    }
+)
 """Every law by name; each takes a stage, an array that it takes, and what it is given."""
 
 

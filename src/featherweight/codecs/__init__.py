@@ -56,4 +56,6 @@ def stage_class(name: str) -> Any:
     """Import the stage of a codec by the codec's name: the one dataclass of its module that has this codec."""
     found = codec(name)
     module = importlib.import_module(f"{__name__}.{name}")
-    return next(value for value in vars(module).values() if isinstance(value, type) and vars(value).get("codec") is found)
+    return next(
+        value for value in vars(module).values() if isinstance(value, type) and vars(value).get("codec") is found
+    )

@@ -209,7 +209,7 @@ def write_checkpoint(
     *,
     metadata: Mapping[str, str] | None = None,
     layout: bytes = b"",
-    format: str | None = None,  # noqa: A002  # the word that people know
+    format: str | None = None,  # the word that people know
 ) -> Iterator[Writer]:
     """Write a checkpoint; the file appears when the block ends, and does not when it raises.
 

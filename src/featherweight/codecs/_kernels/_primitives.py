@@ -49,6 +49,7 @@ def _load_twin(bits: int, order: str) -> Callable[..., Any]:
 
     def twin(array: Any, at: Any) -> Any:
         from numba.core import types
+
         @_intrinsic
         def load(typing: Any, array: Any, at: Any) -> Any:
             def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -69,6 +70,7 @@ def _store_twin(bits: int, order: str) -> Callable[..., Any]:
 
     def twin(array: Any, at: Any, word: Any) -> Any:
         from numba.core import types
+
         @_intrinsic
         def store(typing: Any, array: Any, at: Any, word: Any) -> Any:
             def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -91,6 +93,7 @@ def _count_twin(name: str) -> Callable[..., Any]:
     def twin(word: Any) -> Any:
         from llvmlite import ir
         from numba.core import types
+
         @_intrinsic
         def count(typing: Any, word: Any) -> Any:
             def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
