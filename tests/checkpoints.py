@@ -11,8 +11,8 @@ import pytest
 from hypothesis import strategies as st
 
 from featherweight import dtypes
+from featherweight.dtypes import pack
 from featherweight.formats import open_checkpoint, safetensors, write_checkpoint
-from featherweight.formats._elements import pack
 from featherweight.formats.memory import from_arrays
 
 KINDS = [dtypes.of(name) for name in safetensors._RANK]

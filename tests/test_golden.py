@@ -149,7 +149,9 @@ CASES: dict[str, Golden] = {
 
 def digest(x: Array) -> str:
     row = dtypes.of(x.dtype)
-    return hashlib.sha256(f"{row.name}{list(x.shape)}".encode() + dtypes.pack(x).tobytes()).hexdigest()
+    elements = x.reshape(-1).view(np.uint8)
+    packed = elements if row.bits >= 8 else dtypes.pack(elements, row.bits)
+    return hashlib.sha256(f"{row.name}{list(x.shape)}".encode() + packed.tobytes()).hexdigest()
 
 
 def index(home: Path = HOME) -> dict[str, dict[str, str]]:

@@ -26,9 +26,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight import dtypes
+from featherweight.dtypes import pack, unpack
 from featherweight.errors import ArgumentError, FrameError, TruncatedError, UnsupportedError
 from featherweight.formats import open_checkpoint, tensor_info, write_checkpoint
-from featherweight.formats._elements import destination, pack, read_elements, unpack
+from featherweight.formats._elements import destination, read_elements
 
 
 @given(tensors=st.dictionaries(names, arrays(), max_size=5), metadata=metadatas)

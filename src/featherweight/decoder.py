@@ -10,7 +10,7 @@ import collections
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -239,7 +239,7 @@ def _run_parts(
     # A worker takes the next part when it has done its last: a future for every part of a hostile frame costs more.
     waiting = iter(parts)
 
-    def work(_: int = 0) -> None:
+    def work() -> None:
         try:
             for part in waiting:
                 one(part)
@@ -250,7 +250,10 @@ def _run_parts(
     if pool is None or len(parts) < 2:
         work()
     else:
-        collections.deque(pool.map(work, range(min(len(parts), getattr(pool, "_max_workers", 1)))), maxlen=0)
+        futures = [pool.submit(work) for _ in range(min(len(parts), getattr(pool, "_max_workers", 1)))]
+        wait(futures)  # all of them: what is under way still writes to `flat`
+        for future in futures:
+            future.result()
 
 
 def _verify(body: Any, expected: int) -> None:
@@ -343,7 +346,7 @@ def _unpack(leaf: tuple[int, ...], data: Array) -> Array:
     count = math.prod(leaf[2:]) if leaf[0] == SHAPED else data.size * 8 // row.bits
     if data.size != dtypes.packed_bytes(row, count):
         raise FrameError(f"{data.size} stored bytes for {count} elements of {row.bits} bits")
-    array = dtypes.unpack(data, row, count)
+    array = dtypes.unpack(data, row.bits, count).view(row.dtype)
     return array.reshape(leaf[2:]) if leaf[0] == SHAPED else array
 
 

@@ -127,19 +127,34 @@ def packed_bytes(kind: ElementType, count: int) -> int:
     return (count * kind.bits + 7) // 8
 
 
-def pack(x: Array) -> Array:
-    """Return the bytes of `x` as files hold them: elements below 8 bits packed, the first in the lowest bits."""
-    row = of(x.dtype)
-    flat = np.ascontiguousarray(x).reshape(-1).view(np.uint8)
-    if row.bits >= 8:
-        return flat
-    bits = np.unpackbits(flat.reshape(-1, 1), axis=1, count=row.bits, bitorder="little")
-    return np.packbits(bits.reshape(-1), bitorder="little")
+def pack(elements: Array, bits: int) -> Array:
+    """Return elements that take a byte each as packed bytes.
+
+    >>> pack(np.array([1, 2, 3], np.uint8), 4)
+    array([33,  3], dtype=uint8)
+    """
+    groups = np.zeros((-(-elements.size // 4), 4), np.uint8)
+    np.bitwise_and(elements.reshape(-1).view(np.uint8), (1 << bits) - 1, out=groups.reshape(-1)[: elements.size])
+    words = np.zeros(len(groups), "<u4")
+    for place in range(4):
+        words |= groups[:, place].astype("<u4") << (bits * place)
+    packed = np.ascontiguousarray(words.view(np.uint8).reshape(-1, 4)[:, : bits // 2])
+    return packed.reshape(-1)[: (elements.size * bits + 7) // 8]
 
 
-def unpack(data: Array, row: ElementType, count: int) -> Array:
-    """Undo `pack` for `count` elements; `data` is ``packed_bytes(row, count)`` bytes."""
-    if row.bits >= 8:
-        return data.view(row.dtype)
-    bits = np.unpackbits(data, count=count * row.bits, bitorder="little").reshape(count, row.bits)
-    return np.packbits(bits, axis=1, bitorder="little").reshape(-1).view(row.dtype)
+def unpack(data: Array, bits: int, count: int) -> Array:
+    """Return the first `count` elements of packed bytes, a byte each.
+
+    >>> unpack(np.array([33, 3], np.uint8), 4, 3)
+    array([1, 2, 3], dtype=uint8)
+    """
+    size = bits // 2
+    groups = -(-count // 4)
+    padded = np.zeros(groups * size, np.uint8)
+    padded[: data.size] = data[: padded.size]
+    words = np.zeros((groups, 4), np.uint8)
+    words[:, :size] = padded.reshape(-1, size)
+    elements = np.empty((groups, 4), np.uint8)
+    for place in range(4):
+        elements[:, place] = (words.reshape(-1).view("<u4") >> (bits * place)) & ((1 << bits) - 1)
+    return elements.reshape(-1)[:count]

@@ -232,7 +232,8 @@ class _Builder:
 
     def _store(self, x: Array) -> _Made:
         row = dtypes.of(x.dtype)
-        self.stored.append(dtypes.pack(x))
+        data = x.reshape(-1).view(np.uint8)
+        self.stored.append(data if row.bits >= 8 else dtypes.pack(data, row.bits))
         flat = x.ndim == 1 and (row.bits >= 8 or x.size * row.bits % 8 == 0)
         return self._leaf((FLAT, row.id) if flat else (SHAPED, row.id, *x.shape), x)
 

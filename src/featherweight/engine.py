@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -157,5 +157,6 @@ def ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
+            wait(waiting)  # what is under way still reads and writes the caller's memory
 
     return mapped

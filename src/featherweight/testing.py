@@ -170,7 +170,7 @@ def layouts(draw: st.DrawFn, x: Array) -> Array:
         wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1] + 1), x.dtype)
         wide[..., 1::2] = x
         return wide[..., 1::2]
-    if kind == "reversed":
+    if kind == "reversed" and x.ndim:
         turn = (slice(None, None, -1),) * x.ndim
         return np.array(x[turn], order="C")[turn]
     if kind == "swapped" and x.dtype.kind in "iufc":

@@ -12,46 +12,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from featherweight.dtypes import Array, ElementType, bits_view, packed_bytes
+from featherweight.dtypes import Array, ElementType, bits_view, pack, packed_bytes, unpack
 from featherweight.formats._io import scratch
 
-__all__ = ["destination", "pack", "read_elements", "unpack", "view"]
+__all__ = ["destination", "read_elements", "view"]
 
 _SWAP = sys.byteorder == "big"
 _BLOCK = 1 << 18  # elements packed at a time
-
-
-def pack(elements: Array, bits: int) -> Array:
-    """Return elements that take a byte each as packed bytes.
-
-    >>> pack(np.array([1, 2, 3], np.uint8), 4)
-    array([33,  3], dtype=uint8)
-    """
-    groups = np.zeros((-(-elements.size // 4), 4), np.uint8)
-    np.bitwise_and(elements.reshape(-1).view(np.uint8), (1 << bits) - 1, out=groups.reshape(-1)[: elements.size])
-    words = np.zeros(len(groups), "<u4")
-    for place in range(4):
-        words |= groups[:, place].astype("<u4") << (bits * place)
-    packed = words.view(np.uint8).reshape(-1, 4)[:, : bits // 2]
-    return packed.reshape(-1)[: (elements.size * bits + 7) // 8]
-
-
-def unpack(data: Array, bits: int, count: int) -> Array:
-    """Return the first `count` elements of packed bytes, a byte each.
-
-    >>> unpack(np.array([33, 3], np.uint8), 4, 3)
-    array([1, 2, 3], dtype=uint8)
-    """
-    size = bits // 2
-    groups = -(-count // 4)
-    padded = np.zeros(groups * size, np.uint8)
-    padded[: data.size] = data[: padded.size]
-    words = np.zeros((groups, 4), np.uint8)
-    words[:, :size] = padded.reshape(-1, size)
-    elements = np.empty((groups, 4), np.uint8)
-    for place in range(4):
-        elements[:, place] = (words.reshape(-1).view("<u4") >> (bits * place)) & ((1 << bits) - 1)
-    return elements.reshape(-1)[:count]
 
 
 def view(data: Array, kind: ElementType) -> Array:
