@@ -338,3 +338,27 @@ def test_foreign_and_future_files_are_told_apart(tmp_path):
     data[-12] = 2
     with pytest.raises(UnsupportedError, match="upgrade"):
         load(data, tmp_path)
+
+
+def test_what_is_read_is_never_overwritten(tmp_path):
+    from safetensors.numpy import save_file
+
+    for name in ("a", "b"):
+        save_file({"w": np.arange(99.0)}, tmp_path / f"{name}.safetensors")
+    before = (tmp_path / "a.safetensors").read_bytes()
+    encode_file(tmp_path / "a.safetensors", tmp_path / "a.fw")
+    with pytest.raises(ArgumentError, match="itself"):
+        decode_file(tmp_path / "a.fw", tmp_path / "a.fw")
+    with pytest.raises(ArgumentError, match="itself"):
+        decode_file(tmp_path / "a.fw", tmp_path / "a.safetensors", base=tmp_path / "a.safetensors")
+    with pytest.raises(ArgumentError, match=r"end in \.fw"):
+        encode_file(tmp_path / "b.safetensors", tmp_path / "a.safetensors")
+    with pytest.raises(ArgumentError, match=r"end in \.fw"):
+        featherweight.save_file({"w": np.ones(3)}, tmp_path / "a.safetensors")
+    assert before == (tmp_path / "a.safetensors").read_bytes()
+
+
+def test_content_says_the_format_where_the_name_says_another(tmp_path):
+    featherweight.save_file({"w": np.arange(9)}, tmp_path / "a.fw")
+    (tmp_path / "a.fw").rename(tmp_path / "a.safetensors")
+    assert same(np.arange(9), featherweight.load_file(tmp_path / "a.safetensors")["w"])

@@ -43,3 +43,12 @@ def test_what_the_readme_shows_in_python_runs(tmp_path, monkeypatch):
     assert blocks
     for block in blocks:
         exec(block, {})
+
+
+def test_the_codec_that_the_readme_shows_keeps_every_law():
+    from featherweight.testing import check_stage
+
+    (source,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class Steps" in block]
+    names: dict = {}
+    exec(source, names)
+    check_stage(names["Steps"]())

@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from featherweight.checkpoint import TensorFile, load_file, open, save_file
+    from featherweight.checkpoint import TensorFile, decode_file, encode_file, load_file, open, save_file
     from featherweight.engine import decode, encode, inspect
     from featherweight.errors import (
         ArgumentError,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "checkpoint": ("TensorFile", "load_file", "open", "save_file"),
+    "checkpoint": ("TensorFile", "decode_file", "encode_file", "load_file", "open", "save_file"),
     "engine": ("decode", "encode", "inspect"),
     "errors": (
         "ArgumentError",
@@ -66,7 +66,9 @@ __all__ = [
     "UnsupportedError",
     "chain",
     "decode",
+    "decode_file",
     "encode",
+    "encode_file",
     "inspect",
     "load_file",
     "open",

@@ -12,9 +12,11 @@ import contextlib
 import functools
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -25,7 +27,7 @@ from featherweight.encoder import Mapper, encode_into
 from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
 from featherweight.errors import ArgumentError, LimitError, within
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint, write_checkpoint
-from featherweight.formats._io import Where
+from featherweight.formats._io import Where, file_name, is_stream
 from featherweight.formats.fw import FwFile, create
 from featherweight.formats.memory import from_arrays
 from featherweight.frame import Frame
@@ -106,6 +108,7 @@ def decode_file(
     Tensors are decoded straight into the mapped target, which appears when all has gone well.
     """
     with open(source, base=base, codecs=codecs, max_bytes=max_bytes, threads=threads) as file:
+        _check_target(target, source, base)
         kind = format or file.origin or "safetensors"
         infos = list(file.infos.values())
         with write_checkpoint(target, infos, metadata=file.metadata(), layout=file.layout, format=kind) as out:
@@ -370,6 +373,9 @@ def _encode(
     threads: int | None,
     progress: Progress | None,
 ) -> None:
+    _check_target(target, checkpoint.source.where if checkpoint.source else None, base)
+    if not is_stream(target) and file_name(target).lower().endswith((".safetensors", ".index.json", ".npz")):
+        raise ArgumentError("what is encoded is a .fw file: let its name end in .fw", path=file_name(target))
     local = _local(checkpoint)
     where = checkpoint.name if executor is not None and local else None
     done = progress or (lambda name, size: None)
@@ -402,6 +408,15 @@ def _encode(
                     mapper=_reporting(mapper, done, info),
                     locate=functools.partial(_Slice, where, info.name) if where else None,
                 )
+
+
+def _check_target(target: Where, *others: Any) -> None:
+    """Raise ArgumentError where the target is a file that is being read, or will be needed again."""
+    for other in others:
+        if isinstance(target, str | os.PathLike) and isinstance(other, str | os.PathLike):
+            with contextlib.suppress(OSError):
+                if Path(target).samefile(other):
+                    raise ArgumentError("the target is the source or the base itself: name another", path=str(target))
 
 
 def _reporting(mapper: Mapper, done: Progress, info: TensorInfo) -> Mapper:

@@ -20,7 +20,14 @@ import numpy as np
 from featherweight import codecs as codec_table
 from featherweight import dtypes
 from featherweight.dtypes import Array
-from featherweight.errors import BaseMismatchError, FeatherweightError, FrameError, LimitError, UnsupportedError
+from featherweight.errors import (
+    ArgumentError,
+    BaseMismatchError,
+    FeatherweightError,
+    FrameError,
+    LimitError,
+    UnsupportedError,
+)
 from featherweight.frame import (
     FLAT,
     GIVEN,
@@ -123,7 +130,8 @@ def prepare(frame: Frame, refs: Mapping[str, Array], codecs: Mapping[str, Codec]
     """
     missing = [name for name in frame.refs if name not in refs]
     if missing:
-        raise BaseMismatchError(f"this was encoded against a base that is needed again: {', '.join(missing)}")
+        needed = ", ".join(map(repr, missing))
+        raise BaseMismatchError(f"this was encoded against {needed}, which is needed again and has no such tensor here")
     arrays = tuple(dtypes.native(refs[name]) for name in frame.refs)
     edges = _edges(frame.root, frame.spec, [Spec(a.dtype, a.shape) for a in arrays], ())
     root = _ready(frame.root, edges, codecs)
@@ -287,7 +295,7 @@ def _run_program(
         elif kind == REFERENCE:
             part = refs[leaf[1]]
             if digest(part) != record[digests]:
-                raise BaseMismatchError(f"{plan.refs[leaf[1]][0]} is not what this was encoded against")
+                raise BaseMismatchError(f"{plan.refs[leaf[1]][0]!r} is not the array that this was encoded against")
             edges.append(part)
             digests += 1
         elif kind == GIVEN:
@@ -408,5 +416,9 @@ def _resolve(node: Node, codecs: Mapping[str, Codec]) -> Codec:
     if isinstance(node.codec, str):
         if node.codec not in codecs:
             raise UnsupportedError(f"codec {node.codec!r} is unknown here: pass it in codecs= or upgrade")
-        return codecs[node.codec]
+        found: Any = codecs[node.codec]
+        codec = getattr(found, "codec", found)  # a stage or its class will do
+        if not isinstance(codec, Codec):
+            raise ArgumentError(f"codecs[{node.codec!r}] must be a Codec or a stage's class, not {found!r}")
+        return codec
     return codec_table.codec(node.codec)

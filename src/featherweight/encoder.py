@@ -174,6 +174,8 @@ class _Builder:
             return self._store(x)
         if isinstance(recipe, Split):
             return self._split(x, recipe, scope, depth)
+        if not hasattr(recipe, "codec") and not isinstance(recipe, Recipe):
+            raise ArgumentError(f"{recipe!r} is no recipe, stage or selector")
         if not isinstance(recipe, Recipe):
             recipe = Recipe(cast("Stage", recipe))
         codec = recipe.stage.codec
@@ -216,8 +218,10 @@ class _Builder:
     def _given(self, name: str, scope: Scope) -> _Made:
         found = scope.get(name) or self.outside.get(name)
         if found is None:
-            known = ", ".join([*scope, *self.outside]) or "nothing"
-            raise ArgumentError(f"given {name!r} is not known here: {known} is")
+            if name.startswith("@"):
+                raise ArgumentError(f"it needs the reference {name[1:]!r}: pass --base, base= or refs=")
+            known = ", ".join([*scope, *self.outside]) or "none"
+            raise ArgumentError(f"given={name} names no earlier stream; there are: {known}")
         if isinstance(found, _Made):
             return found
         if found.leaf not in self.references:

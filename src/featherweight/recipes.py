@@ -17,6 +17,7 @@ goes into; ``given`` lists the arrays that the stage is given:
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Named:
 
 
 NAMED: Mapping[str, Named] = {
-    "lossless": Named("The default: small, and as fast as memory allows.", lambda: Split(Auto("fast"), 1 << 20)),
+    "lossless": Named("The default: small and fast.", lambda: Split(Auto("fast"), 1 << 20)),
     "lossless-small": Named(
         "The smallest lossless coding: scale classes, mantissas under exponents, rANS; about a third as fast.",
         lambda: Split(Auto("small"), 1 << 20),
@@ -119,7 +120,7 @@ class _Reader:
         yield "mark", "", len(self.source)
 
     def fail(self, message: str) -> ArgumentError:
-        return ArgumentError(f"recipe {self.source!r}, at {self.tokens[self.place][2]}: {message}")
+        return ArgumentError(f"recipe {self.source!r}, at character {self.tokens[self.place][2]}: {message}")
 
     def take(self, mark: str) -> bool:
         if self.tokens[self.place][:2] == ("mark", mark):
@@ -150,7 +151,9 @@ class _Reader:
         except UnsupportedError:
             self.place = start
             known = sorted({*NAMED, *_SELECTORS, *codec_table.names(), *self.codecs, "split"})
-            raise self.fail(f"no recipe or stage is called {name!r}; there are {', '.join(known)}") from None
+            close = difflib.get_close_matches(name, known, 1)
+            meant = f"did you mean {close[0]!r}? There" if close else "there"
+            raise self.fail(f"no recipe or stage is called {name!r}; {meant} are {', '.join(known)}") from None
         except TypeError as error:
             self.place = start
             raise self.fail(f"{name}: {error}") from None
@@ -208,6 +211,8 @@ class _Reader:
         if name in _SELECTORS:
             return _SELECTORS[name](*map(_plain, positional), **{key: _plain(v) for key, v in named.items()})
         stage_class = self.codecs[name] if name in self.codecs else codec_table.stage_class(name)
+        if not isinstance(stage_class, type) or not hasattr(stage_class, "codec"):
+            raise ArgumentError(f"codecs[{name!r}] must be the stage's class, not {stage_class!r}")
         fields = [f.name for f in params(stage_class)]
         streams = {port.name for port in stage_class.codec.streams}
         if len(positional) > len(fields):
@@ -224,7 +229,7 @@ class _Reader:
                 then[key] = _recipe(value)
             else:
                 known = ", ".join([*fields, *sorted(streams), *(["given"] if stage_class.codec.given else [])])
-                raise self.fail(f"{name} has no {key!r} (left): it has {known}")
+                raise self.fail(f"before here, {name} is given {key!r}, which it does not have: it has {known}")
         return chain(stage_class(**{key: _plain(v) for key, v in values.items()}), given=given, **then)
 
 

@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 
+_KINDS = {"b": "booleans", "u": "unsigned integers", "i": "integers", "f": "floats", "c": "complex numbers"}
+
+
 class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Base of wire records: positional msgpack, strict about types and about extra fields."""
 
@@ -74,9 +77,10 @@ class Port(NamedTuple):
     def check(self, spec: Spec, error: type[ArgumentError | FrameError]) -> None:
         """Raise `error` where the edge may not pass."""
         if not self.accepts(spec):
-            wanted = f"kinds {self.kinds}" + ("" if self.bits is None else f" of {self.bits} bits")
+            kinds = " or ".join(_KINDS[letter] for letter in self.kinds)
+            wanted = f"{kinds}" + ("" if self.bits is None else f" of {self.bits} bits")
             wanted += "" if self.ndim is None else f" in {self.ndim} dimensions"
-            raise error(f"{self.name} takes {wanted}, not {spec.dtype}{list(spec.shape)}")
+            raise error(f"its {self.name} can be {wanted}, not {spec.dtype}{list(spec.shape)}")
 
 
 class Encoded(NamedTuple):

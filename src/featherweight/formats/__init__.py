@@ -192,11 +192,11 @@ class _Format(Protocol):
 def open_checkpoint(where: Where) -> Checkpoint:
     """Open a local path, an fsspec URL or a seekable binary file object.
 
-    The end of the name says the format; where it says nothing, and for file objects, the first bytes do.
+    The first bytes say the format where they can; where they cannot, the end of the name does.
     """
     source = open_source(where)
     try:
-        return _module(_by_name(source.where) or _by_content(source)).read(source)
+        return _module(_by_content(source) or _by_name(source.where) or _unknown(source)).read(source)
     except BaseException:
         source.close()
         raise
@@ -255,14 +255,16 @@ def _by_name(where: Where) -> str | None:
     return FORMATS[max(fitting, key=len)] if fitting else None
 
 
-def _by_content(source: Source) -> str:
+def _by_content(source: Source) -> str | None:
     start = bytes(source.read(0, min(9, source.size)))
-    for magic, kind in MAGICS.items():
-        if start.startswith(magic):
-            return kind
     if start[8:] == b"{":
         return "safetensors"
-    raise UnsupportedError("neither safetensors nor npz nor fw", path=source.name)
+    return next((kind for magic, kind in MAGICS.items() if start.startswith(magic)), None)
+
+
+def _unknown(source: Source) -> str:
+    hint = "; pickles (.pt, .bin) must be saved as safetensors first" if source.name.endswith((".pt", ".bin")) else ""
+    raise UnsupportedError(f"neither safetensors nor npz nor fw{hint}", path=source.name)
 
 
 def _module(kind: str) -> _Format:
