@@ -152,7 +152,9 @@ def test_references_that_no_stage_names_leave_no_trace() -> None:
 
 def test_a_given_name_that_nothing_has_is_refused_with_what_there_is() -> None:
     recipe = chain(planes(), exponent=huffman(), mantissa=chain(rans(), given=("exponents",)))
-    with pytest.raises(ArgumentError, match="given=exponents names no earlier stream; there are: exponent, @base") as caught:
+    with pytest.raises(
+        ArgumentError, match="given=exponents names no earlier stream; there are: exponent, @base"
+    ) as caught:
         encode(weights(50, dtype=np.float16), recipe, refs={"base": weights(3)})
     assert caught.value.path.startswith("planes/mantissa/rans")
 

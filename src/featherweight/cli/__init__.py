@@ -1,7 +1,7 @@
 """The command line, and the only room that prints.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 all is well, 1 the answer is no (`verify`, `diff`),
-2 something is wrong with the command, the files or the system, 130 interrupted.
+2 something is wrong with the command, the files or the system, 130 interrupted, 141 nobody reads on.
 
 Every command imports what it needs when it is called: `inspect` of a small file is to be there at once.
 """
@@ -64,6 +64,8 @@ def _everything(
     r"""Make checkpoints of neural networks smaller, and bring them back bit for bit.
 
     Files are local paths, URLs such as s3://… (with featherweight\[remote]), or - for stdin and stdout.
+
+    Exit codes: 0 fine; 1 the answer is no, or damage was found (verify, diff); 2 trouble.
     """
     if traceback:
         os.environ["FEATHERWEIGHT_TRACEBACK"] = "1"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
-from featherweight.cli.errors import naming
+from featherweight.cli.errors import command, naming
 from featherweight.cli.options import MAX_BYTES, RUN, Base, Force, MaxBytes, Quiet, Threads, bytes_of, examples
 from featherweight.cli.screen import complain, progress, say
 from featherweight.cli.text import clean, ratio, seconds, size
-
-if TYPE_CHECKING:
-    from featherweight.formats import Checkpoint
+from featherweight.errors import ArgumentError
 
 __all__ = ["add_to", "decode", "encode"]
 
@@ -44,33 +43,45 @@ def encode(
 ) -> None:
     """Encode a checkpoint into a .fw file."""
     from featherweight.checkpoint import encode_file
-    from featherweight.cli.places import default_target, guard, place, readable, size_of
+    from featherweight.cli.places import called, default_target, files_of, guard, place, readable, size_of, spare
     from featherweight.formats import open_checkpoint
     from featherweight.plan import Plan
 
     plan = Plan.of(recipe, rules=rule or ())
     default, where = default_target(source, ".fw"), readable(source)
+    with open_checkpoint(where) as checkpoint:
+        before, infos, files = checkpoint.size, list(checkpoint.tensors.values()), files_of(checkpoint)
     with place(target or default, default) as goal:
-        with open_checkpoint(where) as checkpoint:
-            guard(goal, force=force)
-            _check_rules(rule or (), checkpoint)
-            before, infos = checkpoint.size, list(checkpoint.tensors.values())
-        begin = time.perf_counter()
-        with progress("encoding", sum(info.packed for info in infos), quiet=quiet) as tell, naming(source, goal):
-            encode_file(where, goal, plan, base=base, threads=threads, progress=tell)
-        spent, after = time.perf_counter() - begin, size_of(goal)
+        spare(goal, files, base)
+        _check_ending(goal)
+        guard(goal, force=force)
+        _check_rules(rule or (), [info.name for info in infos])
+        total = sum(info.packed for info in infos)
+        with progress("encoding", total, quiet=quiet) as tell, naming(called(source), goal):
+            clock = _Clock(total, tell)
+            encode_file(where, goal, plan, base=base, threads=threads, progress=clock)
+        spent, after = clock.read(), size_of(goal)
     weights = sum(info.count for info in infos)
     gain = f"{ratio(before, after)}, {8 * after / weights:.3f} bits per weight" if weights else ratio(before, after)
-    _summarise(goal, f"{size(after)} from {size(before)}, {gain}, {_speed(before, spent)}", quiet=quiet)
+    _summarise(goal, f"{size(after)} from {size(before)}, {gain}, {spent}", quiet=quiet)
 
 
-def _check_rules(rules: Sequence[str], checkpoint: Checkpoint) -> None:
+def _check_ending(goal: Any) -> None:
+    """Refuse a name that promises another format."""
+    from featherweight.formats import FORMATS
+
+    name = str(goal).replace("\\", "/").rpartition("/")[2]
+    if any(name.lower().endswith(end) for end, kind in FORMATS.items() if kind != "fw"):
+        raise ArgumentError(f"a .fw file named {name} would mislead: let its name end in .fw")
+
+
+def _check_rules(rules: Sequence[str], names: Sequence[str]) -> None:
     """Warn of a rule that fits no tensor: most often it is a slip."""
     from fnmatch import fnmatchcase
 
     for rule in rules:
         pattern = rule.partition("=")[0]
-        if not any(fnmatchcase(name, pattern) for name in checkpoint.tensors):
+        if not any(fnmatchcase(name, pattern) for name in names):
             complain(f"warning: rule {rule!r} fits no tensor of this file")
 
 
@@ -92,7 +103,7 @@ def decode(
 ) -> None:
     """Decode a .fw file into the checkpoint that it was made from."""
     from featherweight.checkpoint import decode_file
-    from featherweight.cli.places import default_target, guard, place, readable, size_of
+    from featherweight.cli.places import called, default_target, files_of, guard, place, readable, size_of, spare
     from featherweight.formats import open_checkpoint, sharded
     from featherweight.formats.fw import FwFile
 
@@ -102,18 +113,75 @@ def decode(
         shards = sharded.file_names(coded.layout)
         ending = ".safetensors.index.json" if shards else ".npz" if origin == "npz" else ".safetensors"
         before, total = coded.size, sum(info.packed for info in coded.tensors.values())
+        files, metadata = files_of(coded), dict(coded.metadata)
     default = default_target(source, ending)
     with place(target or default, default) as goal:
-        guard(goal, force=force, also=shards if str(goal).endswith(".index.json") else ())
-        begin = time.perf_counter()
-        with progress("decoding", total, quiet=quiet) as tell, naming(source, goal):
-            decode_file(where, goal, base=base, max_bytes=bytes_of(max_bytes), threads=threads, progress=tell)
-        spent, after = time.perf_counter() - begin, size_of(goal)
-    _summarise(goal, f"{size(after)} from {size(before)}, {_speed(after, spent)}", quiet=quiet)
+        kind = _kind(goal, origin)
+        also = shards if kind == "sharded" else ()
+        spare(goal, files, base, also=also)
+        guard(goal, force=force, also=also)
+        how: dict[str, Any] = {"base": base, "max_bytes": bytes_of(max_bytes), "threads": threads}
+        with progress("decoding", total, quiet=quiet) as tell, naming(called(source), goal):
+            clock = _Clock(total, tell)
+            if kind == "npz" and metadata:
+                complain("warning: npz holds no metadata: left out")
+                _decode_bare(where, goal, clock, **how)
+            else:
+                decode_file(where, goal, progress=clock, **how)
+        spent, after = clock.read(), size_of(goal)
+    _summarise(goal, f"{size(after)} from {size(before)}, {spent}", quiet=quiet)
 
 
-def _speed(nbytes: int, spent: float) -> str:
-    return f"{seconds(spent)} ({size(nbytes / max(spent, 1e-9))}/s)"
+def _kind(goal: Any, origin: str) -> str:
+    """Return the format that a target gets, or refuse a name that says none."""
+    from featherweight.cli.places import Stream
+    from featherweight.formats import FORMATS
+
+    if isinstance(goal, Stream):
+        return origin
+    name = str(goal).replace("\\", "/").rpartition("/")[2]
+    fitting = [end for end in FORMATS if name.lower().endswith(end)]
+    if fitting:
+        return FORMATS[max(fitting, key=len)]
+    known = ", ".join(end for end, kind in FORMATS.items() if kind != "fw")
+    if "." in name.lstrip("."):
+        raise ArgumentError(f"this ending says no format: expected one of {known}", path=str(goal))
+    return origin
+
+
+def _decode_bare(where: Any, goal: Any, tell: Any, **how: Any) -> None:
+    """Decode into a format that holds no metadata."""
+    from featherweight import checkpoint
+    from featherweight.formats import write_checkpoint
+
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(checkpoint.open(where, **how))
+        infos = list(file.infos.values())
+        out = stack.enter_context(write_checkpoint(goal, infos, layout=file.layout, format="npz"))
+        file.decode_into(out.tensor, tell)
+
+
+class _Clock:
+    """Measures the time and, where that means something, the speed; passes progress on."""
+
+    def __init__(self, total: int, tell: Callable[[str, int], object]) -> None:
+        self.total, self.tell = total, tell
+        self.begin = time.perf_counter()
+        self.first: tuple[float, int] | None = None
+
+    def __call__(self, name: str, nbytes: int) -> None:
+        """Take note of the first bytes: before them, the program starts up."""
+        if self.first is None:
+            self.first = time.perf_counter() - self.begin, nbytes
+        self.tell(name, nbytes)
+
+    def read(self) -> str:
+        """Write what it took."""
+        spent = time.perf_counter() - self.begin
+        waited, nbytes = self.first or (spent, 0)
+        if spent < 1 or (waited > spent / 2 and nbytes < self.total / 2):
+            return seconds(spent)
+        return f"{seconds(spent)} ({size(self.total / spent)}/s)"
 
 
 def _summarise(goal: Any, text: str, *, quiet: bool) -> None:
@@ -130,21 +198,25 @@ def _summarise(goal: Any, text: str, *, quiet: bool) -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this room."""
-    app.command(
-        rich_help_panel=RUN,
-        epilog=examples(
+    command(
+        app,
+        RUN,
+        encode,
+        examples(
             "featherweight encode model.safetensors",
             "featherweight encode model.safetensors small.fw --recipe lossless-small",
             "featherweight encode model.safetensors --rule '*.bias=raw'",
             "featherweight encode tuned.safetensors tuned.fw --base model.safetensors",
         ),
-    )(encode)
-    app.command(
-        rich_help_panel=RUN,
-        epilog=examples(
+    )
+    command(
+        app,
+        RUN,
+        decode,
+        examples(
             "featherweight decode model.fw",
             "featherweight decode model.fw copy.npz",
             "featherweight decode tuned.fw --base model.safetensors",
             "featherweight decode s3://bucket/model.fw model.safetensors",
         ),
-    )(decode)
+    )

@@ -5,18 +5,27 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from featherweight import codecs as codec_table
 from featherweight.auto import Auto
 from featherweight.errors import ArgumentError
 from featherweight.recipes import NAMED, parse, text
-from featherweight.stage import params
+from featherweight.stage import AnyRecipe, Recipe, Selector, Split, Stage, params
 
 __all__ = ["everything", "one"]
 
 Section = tuple[str, list[str]]
+
+_SPLIT = f"""
+    Code what another recipe codes in pieces, in parallel: split(planes(exponent=huffman), size=65536)
+
+    A piece is whole rows, of `size` elements or a little less; the pieces are coded apart, and can be read one by one.
+    Smaller pieces spare more when a part of a tensor is read, and cost a few bytes each.
+
+    size={Split.size:,}: elements of a piece
+    """
 
 
 def everything() -> list[Section]:
@@ -30,7 +39,7 @@ def everything() -> list[Section]:
     written = """
         planes(exponent=huffman, mantissa=rans(given=exponent))
         A stage, its parameters and what its streams go into; a stream that is not named is stored as it is.
-        Around it, split(…, size=…) codes in pieces, in parallel."""
+        Around it, split(…, size=…) codes in pieces, in parallel: see 'featherweight recipes split'."""
     return [
         ("Recipes", [f"{name.ljust(width)}  {doc}" for name, doc in sorted(named.items())]),
         ("Stages", stages[1:]),
@@ -44,15 +53,39 @@ def one(name: str) -> Section:
         return name, [NAMED[name].doc, "", f"= {text(parse(name))}"]
     if name == "auto":
         return name, [*_docstring(Auto), "", *_parameters(Auto)]
+    if name == "split":
+        return name, inspect.cleandoc(_SPLIT).splitlines()
+    if "(" in name:
+        return _own(name)
     if name not in codec_table.names():
-        known = ", ".join(sorted({*NAMED, "auto", *codec_table.names()}))
+        known = ", ".join(sorted({*NAMED, "auto", "split", *codec_table.names()}))
         raise ArgumentError(f"no recipe or stage is called {name!r}; there are {known}")
     stage = codec_table.stage_class(name)
     return name, [*_docstring(sys.modules[stage.__module__]), "", *_stage_lines(stage)]
 
 
+def _own(source: str) -> Section:
+    """Describe a recipe that is written out: how it is read, and what it is made of."""
+    recipe = parse(source)
+    parts = {name: _first_line(part) for name, part in _parts(recipe)}
+    width = max(map(len, parts))
+    return source, [f"= {text(recipe)}", "", *(f"{name.ljust(width)}  {line}" for name, line in parts.items())]
+
+
+def _parts(recipe: AnyRecipe) -> Iterator[tuple[str, Stage | Selector | Split]]:
+    """Yield what a recipe is made of, from the outside in."""
+    if isinstance(recipe, Recipe):
+        yield from _parts(recipe.stage)
+        for _, inner in recipe.then:
+            yield from _parts(inner)
+        return
+    yield text(recipe).partition("(")[0], recipe
+    if isinstance(recipe, Split):
+        yield from _parts(recipe.recipe)
+
+
 def _docstring(thing: Any) -> list[str]:
-    return inspect.cleandoc(thing.__doc__ or "").splitlines()
+    return inspect.cleandoc(thing.__doc__ or "").replace("``", "").splitlines()
 
 
 def _first_line(thing: Any) -> str:

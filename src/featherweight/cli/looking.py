@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featherweight.cli.errors import NO, naming
+from featherweight.cli.errors import NO, command, naming
 from featherweight.cli.options import LOOK, MAX_BYTES, AsJson, Base, File, MaxBytes, Quiet, Threads, bytes_of, examples
 from featherweight.cli.screen import complain, print_json, print_table, progress, say
 from featherweight.cli.text import clean, count, seconds
-from featherweight.errors import FrameError, LimitError
+from featherweight.errors import ArgumentError, FrameError, LimitError
 
 if TYPE_CHECKING:
     from featherweight.checkpoint import TensorFile
@@ -51,12 +51,17 @@ def verify(
 
     Everything is decoded. The exit code is 0 if all is well, and 1 if the file is damaged or is not that of SOURCE.
     """
+    from featherweight.cli.places import called
+
     begin = time.perf_counter()
+    name, other = called(file), called(source or "")
     try:
-        with naming(file, *([source] if source else ())), _open(file, base, bytes_of(max_bytes)) as coded:
+        with naming(name, *([other] if other else ())), _open(file, base, bytes_of(max_bytes)) as coded:
+            if coded.fw is None:
+                raise ArgumentError("has no checksums to verify: verify takes a .fw file", path=coded.name)
             lines = _intact(coded, threads, quiet) if source is None else _equal(coded, source, threads, quiet)
     except FrameError as error:
-        blamed = source and error.path.startswith(source) and not error.path.startswith(file)
+        blamed = other and error.path.startswith(other) and not error.path.startswith(name)
         if blamed or isinstance(error, LimitError):
             raise
         complain(str(error))
@@ -136,7 +141,12 @@ def diff(
     first: Annotated[str, typer.Argument(metavar="A", help="A checkpoint.", show_default=False)],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one, of any format.", show_default=False)],
     every: Annotated[bool, typer.Option("--all", "-a", metavar="", help="List equal tensors, too.")] = False,
-    base: Base = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", "-b", metavar="FILE", help="What A, B or both were encoded against.", show_default=False
+        ),
+    ] = None,
     max_bytes: MaxBytes = MAX_BYTES,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -168,27 +178,33 @@ def diff(
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this room."""
-    app.command(
-        rich_help_panel=LOOK,
-        epilog=examples(
+    command(
+        app,
+        LOOK,
+        inspect,
+        examples(
             "featherweight inspect model.fw",
             "featherweight inspect model.safetensors",
             "featherweight inspect model.fw --json | jq .totals.bits_per_weight",
         ),
-    )(inspect)
-    app.command(
-        rich_help_panel=LOOK,
-        epilog=examples(
+    )
+    command(
+        app,
+        LOOK,
+        verify,
+        examples(
             "featherweight verify model.fw",
             "featherweight verify model.fw model.safetensors",
             "featherweight verify tuned.fw tuned.safetensors --base model.safetensors",
         ),
-    )(verify)
-    app.command(
-        rich_help_panel=LOOK,
-        epilog=examples(
+    )
+    command(
+        app,
+        LOOK,
+        diff,
+        examples(
             "featherweight diff model.safetensors model.fw",
             "featherweight diff old.safetensors new.npz --all",
             "featherweight diff old.safetensors new.fw --json | jq .totals.nmse",
         ),
-    )(diff)
+    )

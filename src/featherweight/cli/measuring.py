@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from featherweight.cli.errors import command
 from featherweight.cli.options import LOOK, AsJson, File, examples
 from featherweight.cli.screen import print_json, print_table, say, ticking
 from featherweight.cli.text import count, size
@@ -20,8 +21,12 @@ def bench(
         typer.Option("--recipe", "-r", metavar="RECIPE", help="What to measure; by default the lossless recipes."),
     ] = None,
     threads: Annotated[int, typer.Option("--threads", "-t", min=1, metavar="N", help="Threads for each.")] = 1,
-    budget: Annotated[float, typer.Option("--seconds", "-s", min=0, help="About how long to measure.")] = 30,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds for each tensor; the median counts.")] = 3,
+    budget: Annotated[
+        float, typer.Option("--seconds", "-s", min=0, metavar="SECONDS", help="About how long to measure.")
+    ] = 30,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, metavar="N", help="Rounds for each tensor; the median counts.")
+    ] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Measure recipes and rivals on this file and this machine.
@@ -53,7 +58,11 @@ def bench(
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A recipe or a stage, to be described in full.", show_default=False),
+        typer.Argument(
+            metavar="NAME",
+            help="A recipe or a stage, to be described in full, or a recipe of your own.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """List the recipes, and the stages that they are made of."""
@@ -69,15 +78,24 @@ def recipes(
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this room."""
-    app.command(
-        rich_help_panel=LOOK,
-        epilog=examples(
+    command(
+        app,
+        LOOK,
+        bench,
+        examples(
             "featherweight bench model.safetensors",
             "featherweight bench model.safetensors --threads 8 --seconds 120",
             "featherweight bench model.safetensors -r lossless -r 'split(planes(exponent=rans))' --json",
         ),
-    )(bench)
-    app.command(
-        rich_help_panel=LOOK,
-        epilog=examples("featherweight recipes", "featherweight recipes lossless", "featherweight recipes planes"),
-    )(recipes)
+    )
+    command(
+        app,
+        LOOK,
+        recipes,
+        examples(
+            "featherweight recipes",
+            "featherweight recipes lossless",
+            "featherweight recipes planes",
+            "featherweight recipes 'split(huffman)'",
+        ),
+    )

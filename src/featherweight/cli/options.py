@@ -50,5 +50,5 @@ MaxBytes = Annotated[
     str, typer.Option("--max-bytes", metavar="SIZE", help="The most memory that one tensor may take, as a guard.")
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", metavar="", help="Overwrite the target if it exists.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Print nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Print nothing but warnings and errors.")]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON, for programs.")]

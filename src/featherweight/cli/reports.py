@@ -21,7 +21,7 @@ INSPECT = (
     Column("tensor", fold=True),
     Column("dtype"),
     Column("shape"),
-    Column("recipe", fold=True),
+    Column("recipe", cut=True),
     Column("bits", right=True),
     Column("share", right=True),
 )
@@ -107,9 +107,10 @@ def inspect_summary(report: Report) -> Iterator[str]:
     origin = f" from {report['origin']}" if report["origin"] not in ("", report["format"]) else ""
     held = f"{count(totals['tensors'], 'tensor')}, {count(totals['weights'], 'weight')}"
     yield f"{clean(report['file'])}: {report['format']}{origin}, {held}"
+    gain = f"{ratio(totals['tensor_bytes'], totals['file_bytes'])}, " if report["format"] == "fw" else ""
     yield (
         f"{size(totals['file_bytes'])} for {size(totals['tensor_bytes'])} of tensors, "
-        f"{ratio(totals['tensor_bytes'], totals['file_bytes'])}, {bits(totals['bits_per_weight'])} bits per weight; "
+        f"{gain}{bits(totals['bits_per_weight'])} bits per weight; "
         f"{size(totals['index_bytes'])} of it are index and framing"
     )
     if report["references"]:

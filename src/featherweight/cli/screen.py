@@ -13,6 +13,7 @@ from featherweight.cli.text import Column, clean, plain
 
 __all__ = ["complain", "print_json", "print_table", "progress", "say", "ticking"]
 
+LEAST = 12  # characters of a cell that is cut
 _STYLES = {"": "", "bold": "1", "dim": "2"}
 
 
@@ -37,22 +38,37 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: folded to the width of a terminal, and as wide as it is where there is none."""
+    """Print a table: cut and folded to the width of a terminal, and as wide as it is where there is none."""
     if not sys.stdout.isatty():
         print(plain(columns, rows))
         return
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", border_style="dim", pad_edge=False, show_edge=False)
-    for column in columns:
-        side: Any = "right" if column.right else "left"
-        table.add_column(column.title, justify=side, overflow="fold", no_wrap=not column.fold)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+    def table(rows: Sequence[Sequence[str]]) -> Table:
+        made = Table(box=box.SIMPLE_HEAD, header_style="bold", border_style="dim", pad_edge=False, show_edge=False)
+        for column in columns:
+            side: Any = "right" if column.right else "left"
+            made.add_column(column.title, justify=side, overflow="fold", no_wrap=not column.fold)
+        for row in rows:
+            made.add_row(*map(Text, row))
+        return made
+
+    console = Console(highlight=False)
+    whole = table(rows)
+    excess = Measurement.get(console, console.options.update_width(1 << 20), whole).maximum - console.width
+    cut = next((number for number, column in enumerate(columns) if column.cut), None)
+    if excess > 0 and rows and cut is not None:
+        most = max(len(columns[cut].title), LEAST, max(len(row[cut]) for row in rows) - excess)
+        whole = table([[_cut(cell, most) if n == cut else cell for n, cell in enumerate(row)] for row in rows])
+    console.print(whole)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 @contextlib.contextmanager

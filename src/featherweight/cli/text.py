@@ -10,11 +10,12 @@ __all__ = ["Column", "clean", "count", "exponent", "plain", "ratio", "seconds", 
 
 
 class Column(NamedTuple):
-    """A column of a table; on a narrow terminal those that `fold` are broken, never cut."""
+    """A column of a table; on a narrow terminal those that `fold` are broken, and before it one is `cut`."""
 
     title: str
     right: bool = False
     fold: bool = False
+    cut: bool = False
 
 
 def clean(text: str) -> str:
