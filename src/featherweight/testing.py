@@ -692,6 +692,14 @@ LAWS: Mapping[str, Callable[[Stage, Array, Sequence[Array]], None]] = MappingPro
 """Every law by name; each takes a stage, an array that it takes, and what it is given."""
 
 
+def _demand(law: str, stage: Stage, x: Array, given: Sequence[Array]) -> None:
+    try:
+        LAWS[law](stage, x, given)
+    except Exception as error:
+        error.add_note(f"This breaks the law {law}: {LAWS[law].__doc__}")
+        raise
+
+
 def check_stage(
     stage: Any,
     x: Array | None = None,
@@ -710,7 +718,7 @@ def check_stage(
     """
     if x is not None:
         for law in laws:
-            LAWS[law](stage, x, given)
+            _demand(law, stage, x, given)
         return
     drawn = stages(stage) if isinstance(stage, type) else st.just(stage)
 
@@ -718,6 +726,6 @@ def check_stage(
     @hypothesis.given(drawn.flatmap(lambda each: st.tuples(st.just(each), arrays_for(each, most=most))))
     def search(found: tuple[Any, Sample]) -> None:
         for law in laws:
-            LAWS[law](found[0], found[1].x, found[1].given)
+            _demand(law, found[0], found[1].x, found[1].given)
 
     search()
