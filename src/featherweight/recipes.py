@@ -48,7 +48,7 @@ class Named:
 NAMED: Mapping[str, Named] = {
     "lossless": Named("The default: small and fast.", lambda: Split(Auto("fast"), 1 << 20)),
     "lossless-small": Named(
-        "The smallest lossless coding: scale classes, mantissas under exponents, rANS; about a third as fast.",
+        "The smallest lossless coding: scale classes, mantissas under exponents, rANS; a good deal slower.",
         lambda: Split(Auto("small"), 1 << 20),
     ),
     "lossless-delta": Named(
