@@ -2,7 +2,7 @@
 
 import pickle
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,10 +13,10 @@ from msgspec.structs import replace
 import featherweight
 from featherweight import Split, chain, codecs, decode, dtypes, encode, inspect
 from featherweight.dtypes import Array
-from featherweight.encoder import step_of
+from featherweight.encoder import encode_into, step_of
 from featherweight.errors import ArgumentError, BaseMismatchError, FeatherweightError, FrameError, UnsupportedError
 from featherweight.frame import FLAT, GIVEN, REFERENCE, SPLIT, checksum, join, piece_shape, whole_rows
-from featherweight.stage import AnyRecipe, Codec, Encoded, Port, Recipe, Wire, param
+from featherweight.stage import AnyRecipe, Codec, Encoded, Port, Recipe, Smallest, Wire, param
 from featherweight.testing import arrays, layouts, same
 
 stage = codecs.stage_class
@@ -324,11 +324,90 @@ def test_an_error_bound_is_kept_through_frames_and_pieces() -> None:
         assert np.abs(x - decoded).max() <= 0.005 + 1e-7
 
 
-def test_pieces_that_are_lossy_cannot_be_given_to_others() -> None:
-    recipe = chain(Halves(), big=Split(Rounded(), 10), small=chain(Relative(), given=("big",)))
-    with pytest.raises(ArgumentError, match="lossily in pieces") as caught:
-        encode(weights(50), recipe)
-    assert caught.value.path.startswith("halves/small/relative")
+def test_pieces_that_are_lossy_are_given_as_the_decoder_will_have_them() -> None:
+    x = weights(50) * 100
+    recipe = chain(Halves(), big=Split(Rounded(4.0), 10), small=chain(Relative(), given=("big",)))
+    assert np.abs(x - decode(encode(x, recipe), codecs=MINE)).max() <= 2.001
+
+
+# Rewrites, choices by size, measured errors
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Set to zero what lies below a given floor, else below 1."""
+
+    name: ClassVar[str] = "floor"
+    given: ClassVar[tuple[Port, ...]] = (Port("floor", "f"),)
+
+    def rewrite(self, x: Array, /, *given: Array) -> Array:
+        return np.where(np.abs(x) < (given[0] if given else 1), x.dtype.type(0), x)
+
+
+def test_a_rewrite_changes_what_is_coded_and_leaves_nothing_in_the_frame() -> None:
+    x = weights(300) * 100
+    expected = np.where(np.abs(x) < 1, np.float32(0), x)
+    assert same(expected, decode(encode(x, chain(Floor()))))
+    assert same(expected, decode(encode(x, chain(Floor(), values=planes()))))
+    assert encode(expected, planes()) == encode(x, chain(Floor(), values=planes()))
+    given = {"floor": np.float32(2.0)}
+    frame = encode(x, chain(Floor(), given=("@floor",), values=planes()), refs=given)
+    assert same(np.where(np.abs(x) < 2, np.float32(0), x), decode(frame))  # decoding needs no floor
+
+
+def test_what_a_rewrite_changes_is_not_exact_above_it() -> None:
+    x = weights(300) * 100
+    recipe = chain(Halves(), big=chain(Floor()), small=chain(Relative(), given=("big",)))
+    assert np.allclose(x, decode(encode(x, recipe), codecs=MINE), rtol=0, atol=1e-4)
+
+
+def test_a_rewrite_that_changes_the_shape_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Flat(Floor):
+        name: ClassVar[str] = "flat"
+
+        def rewrite(self, x: Array, /, *given: Array) -> Array:
+            return x.reshape(-1)
+
+    with pytest.raises(ArgumentError, match="made float32") as caught:
+        encode(weights(4, 5), chain(Flat()))
+    assert caught.value.path == "flat"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_smallest_codes_as_its_smallest_recipe_alone_would(whole: bool) -> None:
+    x = np.zeros(5000, np.uint8)
+    x[::7] = 3
+    ways: list[Any] = [raw(), stage("huffman")(), stage("rans")(), chain(planes(), exponent=stage("rans")())]
+    ways = ways if whole else [Split(way, 1000) for way in ways]
+    sizes = [len(encode(x, way)) for way in ways]
+    frame = encode(x, Smallest(tuple(ways)))
+    assert len(frame) == min(sizes)
+    assert same(x, decode(frame))
+    pieces = encode(x, Split(Smallest((raw(), stage("rans")())), 1000)) if whole else frame
+    assert same(x, decode(pieces))
+
+
+def test_smallest_inside_a_stage_keeps_to_the_numbers_of_its_edges() -> None:
+    x = weights(40, 50).astype(dtypes.of("BF16").dtype)
+    coders = Smallest((stage("huffman")(), chain(stage("rans")(), given=("exponent",)), raw()))
+    recipe = chain(planes(), exponent=Smallest((raw(), stage("rans")())), mantissa=coders)
+    assert same(x, decode(encode(x, recipe)))
+
+
+@pytest.mark.parametrize("recipe", [Smallest, Split], ids=["smallest", "split"])
+def test_the_error_of_lossy_coding_is_measured_where_it_is_asked_for(recipe: Any) -> None:
+    x = weights(60, 50)
+    ways = {Smallest: Smallest((Rounded(0.01),)), Split: Split(Rounded(0.01), 700)}
+    body: list[Array] = []
+    coded = encode_into(body.append, x, ways[recipe], refs={}, measure=True)
+    decoded = decode(join(coded.frame, body), codecs=MINE)
+    errors = decoded.astype("f8") - x
+    assert coded.error is not None
+    assert not coded.exact
+    assert np.allclose(coded.error, [(errors**2).sum(), (x.astype("f8") ** 2).sum(), abs(errors).max()], rtol=1e-9)
+    lossless = encode_into(body.append, x, Split(planes(), 700), refs={}, measure=True)
+    assert (lossless.exact, lossless.error) == (True, None)
 
 
 # The caller's own codecs

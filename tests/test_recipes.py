@@ -10,8 +10,10 @@ import featherweight
 from featherweight import codecs
 from featherweight.auto import Auto
 from featherweight.errors import ArgumentError
+from featherweight.prune import Prune
 from featherweight.recipes import NAMED, parse, text
-from featherweight.stage import Codec, Empty, Encoded, Port, Recipe, Split, chain, check_params, param
+from featherweight.stage import Codec, Empty, Encoded, Port, Recipe, Smallest, Split, chain, check_params, param
+from featherweight.weights import Weights
 
 stage = codecs.stage_class
 planes, rans, huffman, runs, delta, raw = map(stage, ("planes", "rans", "huffman", "runs", "delta", "raw"))
@@ -68,6 +70,11 @@ class Knobs:
         ("split(auto(small), 1000)", Split(Auto("small"), 1000)),
         ("split(planes(exponent=auto), size=7)", Split(chain(planes(), exponent=Auto()), 7)),
         ("planes(exponent=split(rans))", chain(planes(), exponent=Split(Recipe(rans())))),
+        ("smallest([raw, split(planes), auto])", Smallest((Recipe(raw()), Split(Recipe(planes())), Auto()))),
+        ("prune(0.5)", Recipe(Prune(0.5))),
+        ("prune(given=@mask, values=rans)", chain(Prune(), given=("@mask",), values=rans())),
+        ("weights(prune(values=raw))", Weights(chain(Prune(), values=raw()))),
+        ("weights(raw, other=planes(exponent=rans))", Weights(Recipe(raw()), chain(planes(), exponent=rans()))),
         ("3lc", Recipe(Knobs())),
         ("3lc(7, 0.25, word, true, [1, 2])", Recipe(Knobs(7, 0.25, "word", True, (1, 2)))),
         ("3lc(-5, 1e3)", Recipe(Knobs(-5, 1000.0))),

@@ -23,14 +23,13 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.dtypes import Array
-from featherweight.encoder import Mapper, encode_into
+from featherweight.encoder import Coded, Mapper, encode_into
 from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
 from featherweight.errors import ArgumentError, LimitError, within
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint, write_checkpoint
 from featherweight.formats._io import Where, file_name, is_stream
 from featherweight.formats.fw import FwFile, create
 from featherweight.formats.memory import from_arrays
-from featherweight.frame import Frame
 from featherweight.plan import Plan
 from featherweight.stage import AnyRecipe, Codec
 
@@ -392,8 +391,8 @@ def _encode(
                     _Unit(i, _Slice(where, i.name, 0, i.count) if where else checkpoint.read(i.name), lookup(i))
                     for i in infos
                 )
-                for info, frame, body in mapper(functools.partial(_encode_small, plan), units):
-                    writer.put(info.name, frame, body)
+                for info, coded, body in mapper(functools.partial(_encode_small, plan), units):
+                    writer.put(info.name, coded, body)
                     done(info.name, info.packed)
                 continue
             for info in infos:
@@ -441,13 +440,14 @@ def _local(checkpoint: Checkpoint) -> bool:
     return checkpoint.source is not None and checkpoint.source.local is not None
 
 
-def _encode_small(plan: Plan, unit: _Unit) -> tuple[TensorInfo, Frame, list[Array]]:
+def _encode_small(plan: Plan, unit: _Unit) -> tuple[TensorInfo, Coded, list[Array]]:
     elements = unit.elements.load() if isinstance(unit.elements, _Slice) else unit.elements
     x = elements.reshape(unit.info.shape)
     body: list[Array] = []
     refs = {} if unit.base is None else {"base": unit.base}
     with within(unit.info.name, ": "):
-        return unit.info, encode_into(body.append, x, plan.against(unit.base, x, unit.info.name), refs=refs), body
+        recipe = plan.against(unit.base, x, unit.info.name)
+        return unit.info, encode_into(body.append, x, recipe, refs=refs, measure=True), body
 
 
 def _open_base(base: Base | None, stack: contextlib.ExitStack) -> Callable[[TensorInfo], Array | None]:

@@ -7,10 +7,11 @@ coded by a program of its own; equal programs are kept once.
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -34,21 +35,43 @@ from featherweight.frame import (
     checksum,
     piece_shape,
 )
-from featherweight.stage import AnyRecipe, Codec, Recipe, Spec, Split, Stage
+from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage
 
-__all__ = ["Loadable", "Mapper", "Piece", "encode_into", "step_of"]
+__all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "encode_into", "step_of"]
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Like `map`, in order, perhaps with some of it under way at once."""
 
 
+class Error(NamedTuple):
+    """What lossy coding costs: sum of the squared errors, sum of the squares, largest absolute error."""
+
+    noise: float = 0.0
+    signal: float = 0.0
+    largest: float = 0.0
+
+    def __add__(self, other: Error) -> Error:  # type: ignore[override]
+        """Join the errors of two parts."""
+        return Error(self.noise + other.noise, self.signal + other.signal, max(self.largest, other.largest))
+
+
+class Coded(NamedTuple):
+    """A head whose body was written; whether all of it is lossless; and, if it is not and that was asked, its error."""
+
+    frame: Frame
+    exact: bool
+    error: Error | None
+
+
 class Piece(NamedTuple):
-    """A coded piece: program, record, the stored bytes in order, and whether all of it is lossless."""
+    """A coded piece: program, record, the stored bytes in order, and, of a lossy one, what was asked for."""
 
     program: Program
     record: tuple[int, ...]
     body: tuple[Array, ...]
     exact: bool
+    error: Error | None = None
+    decoded: Array | None = None
 
 
 class _Outside(NamedTuple):
@@ -103,10 +126,12 @@ def encode_into(
     refs: Mapping[str, Array],
     mapper: Mapper = map,
     locate: Callable[[int, int], Loadable] | None = None,
-) -> Frame:
+    measure: bool = False,
+) -> Coded:
     """Code `x`, pass the body to `write` part by part, and return the head.
 
-    Parts are u8 arrays, which may be views of `x` itself.
+    Parts are u8 arrays, which may be views of `x` itself. `measure` asks for the error of what is lossy, which costs
+    decoding it.
 
     `locate` says where the elements from one number to another can be loaded again: pieces that travel to other
     processes then carry a place and no elements.
@@ -116,8 +141,13 @@ def encode_into(
     program = _Builder(
         write, mapper, {f"@{name}": _Outside((REFERENCE, i), a) for i, (name, a) in enumerate(arrays.items())}
     )
-    program.located = (x, locate) if locate else None
-    piece = program.finish(program.add(x, recipe, {}, 0))
+    program.located, program.measure = (x, locate) if locate else None, measure
+    made = program.add(x, recipe, {}, 0)
+    error = None
+    if measure and not made.exact:
+        whole = made.number < 0 or program.leaves[made.number][0] != SPLIT
+        error = _error(x, made.value()) if whole else program.error
+    piece = program.finish(made)
     for data in piece.body:
         write(data)
     programs = [piece.program, *(branch for _, branch in program.branches.values())]
@@ -126,7 +156,20 @@ def encode_into(
     root, *branches = (_renumber(p, used, len(piece.program.leaves)) for p in programs)
     out = (dtypes.of(x.dtype).id, *x.shape)
     names = tuple(arrays)
-    return Frame(out, root, piece.record, tuple(program.splits), tuple(branches), tuple(names[i] for i in used))
+    refs_used = tuple(names[i] for i in used)
+    frame = Frame(out, root, piece.record, tuple(program.splits), tuple(branches), refs_used)
+    return Coded(frame, made.exact, error)
+
+
+def _error(x: Array, decoded: Array) -> Error:
+    """Measure block by block, so that few float64 are in memory."""
+    left, right, total = x.reshape(-1), decoded.reshape(-1), Error()
+    for start in range(0, x.size, 1 << 16):
+        with np.errstate(all="ignore"):
+            a = left[start : start + (1 << 16)].astype(np.float64)
+            d = right[start : start + (1 << 16)].astype(np.float64) - a
+            total += Error(float(d.dot(d)), float(a.dot(a)), float(np.abs(d).max()))
+    return total
 
 
 def _renumber(program: Program, used: list[int], leaves: int) -> Program:
@@ -162,6 +205,7 @@ class _Builder:
         self.references: dict[tuple[int, ...], _Made] = {}
         self.splits: list[Pieces] = []
         self.located: tuple[Array, Callable[[int, int], Loadable]] | None = None
+        self.measure, self.depth, self.error = False, 0, Error()
         self.branches: dict[bytes, tuple[int, Program]] = {}
 
     def add(self, x: Array, recipe: AnyRecipe | None, scope: Scope, depth: int) -> _Made:
@@ -174,10 +218,14 @@ class _Builder:
             return self._store(x)
         if isinstance(recipe, Split):
             return self._split(x, recipe, scope, depth)
-        if not hasattr(recipe, "codec") and not isinstance(recipe, Recipe):
-            raise ArgumentError(f"{recipe!r} is no recipe, stage or selector")
+        if isinstance(recipe, Smallest):
+            return self._smallest(x, recipe, scope, depth)
         if not isinstance(recipe, Recipe):
-            recipe = Recipe(cast("Stage", recipe))
+            if not isinstance(recipe, Stage | Rewrite):
+                raise ArgumentError(f"{recipe!r} is no recipe, stage or selector")
+            recipe = Recipe(recipe)
+        if isinstance(recipe.stage, Rewrite):
+            return self._rewrite(x, recipe.stage, recipe, scope, depth)
         codec = recipe.stage.codec
         with within(codec.name):
             given = [self._given(name, scope) for name in recipe.given]
@@ -186,6 +234,7 @@ class _Builder:
                 port.check(edge.spec, ArgumentError)
             encoded = recipe.stage.encode(x, *(edge.value() for edge in given))
             then, siblings, made = dict(recipe.then), dict(scope), []
+            self.depth += 1
             for port, raw in zip(codec.streams, encoded.streams, strict=False):
                 stream = dtypes.native(raw)
                 port.check(Spec(stream.dtype, stream.shape), ArgumentError)
@@ -193,6 +242,7 @@ class _Builder:
                     edge = self.add(stream, then.get(port.name), siblings, depth + 1)
                 siblings[port.name] = edge
                 made.append(edge)
+            self.depth -= 1
         return self._node(x, recipe.stage, encoded.wire, made, given)
 
     def finish(self, result: _Made) -> Piece:
@@ -214,6 +264,46 @@ class _Builder:
         body = tuple(self.stored)
         record = (checksum(*body), *map(len, body), *self.digests)
         return Piece(program, record, body, result.exact)
+
+    def _rewrite(self, x: Array, rewrite: Rewrite, recipe: Recipe, scope: Scope, depth: int) -> _Made:
+        with within(rewrite.name):
+            given = [self._peek(name, scope) for name in recipe.given]
+            for port, array in zip(rewrite.given, given, strict=False):
+                port.check(Spec(array.dtype, array.shape), ArgumentError)
+            changed = dtypes.native(rewrite.rewrite(x, *given))
+            if (changed.dtype, changed.shape) != (x.dtype, x.shape):
+                made = f"{changed.dtype}{list(changed.shape)}"
+                raise ArgumentError(f"{rewrite!r} made {made} of {x.dtype}{list(x.shape)}")
+            same = bool((dtypes.bits_view(changed) == dtypes.bits_view(x)).all())
+            edge = self.add(changed, dict(recipe.then).get("values"), scope, depth + 1)
+            return edge._replace(exact=edge.exact and same)
+
+    def _smallest(self, x: Array, smallest: Smallest, scope: Scope, depth: int) -> _Made:
+        """Try every recipe on a builder of its own and go on as the one that stores least."""
+        best: tuple[int, _Builder, _Made, list[Array]] | None = None
+        for recipe in smallest.recipes:
+            trial, written = copy.copy(self), list[Array]()
+            for name in ("leaves", "nodes", "specs", "stored", "digests", "references", "splits", "branches"):
+                setattr(trial, name, copy.copy(getattr(self, name)))
+            trial.write = None if self.write is None else written.append
+            made = trial.add(x, recipe, scope, depth + 1)
+            size = sum(map(len, (*written, *trial.stored)))
+            # A node's record and what an edge says of itself take some bytes of the head.
+            size += 12 * (len(trial.nodes) + len(trial.splits)) + 4 * len(trial.stored)
+            if best is None or size < best[0]:
+                best = size, trial, made, written
+        assert best is not None  # there is one recipe at least
+        _, trial, made, written = best
+        trial.write = self.write
+        vars(self).update(vars(trial))
+        for data in written:
+            self.write(data)  # type: ignore[misc]  # only where there is a write can anything be written
+        return made
+
+    def _peek(self, name: str, scope: Scope) -> Array:
+        """Return a given array for the encoder alone: the frame need not name it."""
+        found = scope.get(name) or self.outside.get(name)
+        return found.array if isinstance(found, _Outside) else self._given(name, scope).value()
 
     def _given(self, name: str, scope: Scope) -> _Made:
         found = scope.get(name) or self.outside.get(name)
@@ -278,36 +368,52 @@ class _Builder:
                 place = self.located[1](start, stop) if self.located and self.located[0] is x else None
                 yield _Unit(flat[start:stop] if place is None else place, shape, outside)
 
-        pieces, exact = [], True
-        for piece in self.mapper(functools.partial(_encode_unit, split.recipe), units()):
+        pieces, exact, decoded = [], True, list[Array]()
+        # What a stage above or beside this one will see must be kept; of a result it is enough to know the error.
+        keep, measure = self.depth > 0, self.measure and self.depth == 0
+        self.error, lossless = Error(), []
+        for piece in self.mapper(functools.partial(_encode_unit, split.recipe, keep, measure), units()):
             key = msgspec.msgpack.encode(piece.program)
             branch, _ = self.branches.setdefault(key, (len(self.branches), piece.program))
             pieces.append((branch, *piece.record))
             exact &= piece.exact
+            if keep:
+                decoded.append(piece.decoded)
+            if piece.exact:
+                lossless.append(len(pieces) - 1)
+            self.error += piece.error or Error()
             for data in piece.body:
                 self.write(data)
         self.splits.append(Pieces(step, tuple(pieces)))
+        if measure and not exact:
+            for part in (flat[i * step : (i + 1) * step] for i in lossless):
+                self.error += _error(part, part)
 
         def value() -> Array:
-            if exact:
-                return x
-            raise ArgumentError("what is coded lossily in pieces cannot be given to others: split further down")
+            return x if exact else np.concatenate([part.reshape(-1) for part in decoded]).reshape(x.shape)
 
         self.leaves.append((SPLIT, dtypes.of(x.dtype).id, *x.shape))
         return _Made(len(self.leaves) - 1, Spec(x.dtype, x.shape), exact, value)
 
 
-def _encode_unit(recipe: AnyRecipe, unit: _Unit) -> Piece:
+def _encode_unit(recipe: AnyRecipe, keep: bool, measure: bool, unit: _Unit) -> Piece:
     """Code one piece; picklable, for executors of any kind."""
     elements = unit.elements if isinstance(unit.elements, np.ndarray) else unit.elements.load()
-    builder = _Builder(None, map, unit.outside)
-    return builder.finish(builder.add(dtypes.native(elements.reshape(unit.shape)), recipe, {}, 0))
+    builder, x = _Builder(None, map, unit.outside), dtypes.native(elements.reshape(unit.shape))
+    made = builder.add(x, recipe, {}, 0)
+    piece = builder.finish(made)
+    if made.exact:
+        return piece._replace(decoded=x if keep else None)
+    decoded = made.value()
+    return piece._replace(error=_error(x, decoded) if measure else None, decoded=decoded if keep else None)
 
 
 def _names(recipe: AnyRecipe | None) -> set[str]:
     """Return the given names that a recipe mentions."""
     if isinstance(recipe, Split):
         return _names(recipe.recipe)
+    if isinstance(recipe, Smallest):
+        return set().union(*map(_names, recipe.recipes))
     if isinstance(recipe, Recipe):
         return set(recipe.given).union(*(_names(node) for _, node in recipe.then))
     return set()

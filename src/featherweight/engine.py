@@ -53,7 +53,7 @@ def encode(
     body: list[Array] = []
     array = dtypes.native(x)
     with thread_pool(threads if array.size > 1 << 17 else 1) as pool:
-        frame = encode_into(body.append, array, node, refs=refs, mapper=ordered_map(pool))
+        frame = encode_into(body.append, array, node, refs=refs, mapper=ordered_map(pool)).frame
     return join(frame, body)
 
 

@@ -80,5 +80,5 @@ class Plan:
 
 def _size(x: Array, recipe: AnyRecipe, refs: Mapping[str, Array]) -> int:
     sizes: list[int] = []
-    frame = encode_into(lambda data: sizes.append(len(data)), x, recipe, refs=refs)
-    return sum(sizes) + len(pack_head(frame))
+    coded = encode_into(lambda data: sizes.append(len(data)), x, recipe, refs=refs)
+    return sum(sizes) + len(pack_head(coded.frame))

@@ -9,7 +9,9 @@
 
 Arguments are the parameters of the stage, in order or by key; a key that is a stream of the stage says what that stream
 goes into; ``given`` lists the arrays that the stage is given:
-``planes(exponent=huffman, mantissa=rans(given=exponent))``.
+``planes(exponent=huffman, mantissa=rans(given=exponent))``. ``split(recipe, size=…)`` codes in pieces,
+``smallest([recipe, …])`` with whichever comes out smallest, ``weights(recipe, other=recipe)`` spares what a lossy
+recipe must not spoil.
 
 >>> text(parse("split(planes([8, 4, 4], exponent=rans))"))
 'split(planes(widths=[8, 4, 4], exponent=rans))'
@@ -26,9 +28,11 @@ from typing import Any, Self
 from featherweight import codecs as codec_table
 from featherweight.auto import Auto
 from featherweight.errors import ArgumentError, UnsupportedError
-from featherweight.stage import AnyRecipe, Recipe, Split, chain, params
+from featherweight.prune import Prune
+from featherweight.stage import AnyRecipe, Port, Recipe, Selector, Smallest, Split, chain, name_of, params, streams_of
+from featherweight.weights import Weights
 
-__all__ = ["NAMED", "Named", "parse", "text"]
+__all__ = ["ENCODING", "NAMED", "Named", "parse", "text"]
 
 MAX_DEPTH = 32
 _TOKEN = re.compile(
@@ -56,7 +60,10 @@ NAMED: Mapping[str, Named] = {
         lambda: Split(_delta(), 1 << 20),
     ),
 }
-_SELECTORS = {"auto": Auto}
+_SELECTORS = {"auto": Auto, "weights": Weights}
+_REWRITES = {"prune": Prune}
+ENCODING: Mapping[str, type[Any]] = {**_SELECTORS, **_REWRITES}
+"""What stands in recipes and vanishes in encoding: choices by the array, and changes of it."""
 
 
 def _delta() -> Recipe:
@@ -79,8 +86,10 @@ def text(recipe: AnyRecipe) -> str:
     if isinstance(recipe, Split):
         size = "" if recipe.size == Split.size else f", size={recipe.size}"
         return f"split({text(recipe.recipe)}{size})"
+    if isinstance(recipe, Smallest):
+        return f"smallest({_show(recipe.recipes)})"
     stage, then, given = (recipe.stage, recipe.then, recipe.given) if isinstance(recipe, Recipe) else (recipe, (), ())
-    name = stage.codec.name if hasattr(stage, "codec") else type(stage).__name__.lower()
+    name = type(stage).__name__.lower() if isinstance(stage, Selector) else name_of(stage)
     arguments = [f"{f.name}={_show(v)}" for f in params(stage) if (v := getattr(stage, f.name)) != f.default]
     if given:
         arguments.append(f"given={given[0] if len(given) == 1 else _show(given)}")
@@ -93,6 +102,8 @@ def _show(value: Any) -> str:
         return f"[{', '.join(map(_show, value))}]"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if not isinstance(value, (str, int, float)):
+        return text(value)
     bare = isinstance(value, str) and value not in ("true", "false") and re.fullmatch(r"@?[a-z][\w.\-/]*", value)
     if isinstance(value, str) and not bare:
         return f'"{value}"' if "'" in value else f"'{value}'"
@@ -150,7 +161,7 @@ class _Reader:
             return self.build(name, positional, named)
         except UnsupportedError:
             self.place = start
-            known = sorted({*NAMED, *_SELECTORS, *codec_table.names(), *self.codecs, "split"})
+            known = sorted({*NAMED, *ENCODING, "split", "smallest", *codec_table.names(), *self.codecs})
             close = difflib.get_close_matches(name, known, 1)
             meant = f"did you mean {close[0]!r}? There" if close else "there"
             raise self.fail(f"no recipe or stage is called {name!r}; {meant} are {', '.join(known)}") from None
@@ -206,15 +217,29 @@ class _Reader:
     def build(self, name: str, positional: list[Any], named: dict[str, Any]) -> AnyRecipe:
         if name == "split":
             return _split(*positional, **named)
+        if name == "smallest":
+            return _smallest(*positional, **named)
         if name in NAMED:
-            return NAMED[name].make(*positional, **named)
+            return NAMED[name].make(*map(_plain, positional), **{key: _plain(v) for key, v in named.items()})
         if name in _SELECTORS:
-            return _SELECTORS[name](*map(_plain, positional), **{key: _plain(v) for key, v in named.items()})
-        stage_class = self.codecs[name] if name in self.codecs else codec_table.stage_class(name)
-        if not isinstance(stage_class, type) or not hasattr(stage_class, "codec"):
-            raise ArgumentError(f"codecs[{name!r}] must be the stage's class, not {stage_class!r}")
-        fields = [f.name for f in params(stage_class)]
-        streams = {port.name for port in stage_class.codec.streams}
+            return self.selector(_SELECTORS[name], positional, named)
+        return self.stage(name, positional, named)
+
+    def selector(self, cls: Any, positional: list[Any], named: dict[str, Any]) -> AnyRecipe:
+        fields = {f.name: f.metadata["recipe"] for f in params(cls)}
+        values = {**dict(zip(fields, positional, strict=False)), **named}
+        if len(positional) > len(fields) or values.keys() - fields.keys():
+            raise TypeError(f"it has {', '.join(fields)}")
+        made: AnyRecipe = cls(**{key: _recipe(v) if fields[key] else _plain(v) for key, v in values.items()})
+        return made
+
+    def stage(self, name: str, positional: list[Any], named: dict[str, Any]) -> Recipe:
+        found: Any = _REWRITES.get(name) or self.codecs.get(name) or codec_table.stage_class(name)
+        if not isinstance(found, type) or not (hasattr(found, "codec") or hasattr(found, "rewrite")):
+            raise ArgumentError(f"codecs[{name!r}] must be the stage's class, not {found!r}")
+        cls: Any = found
+        fields, streams = [f.name for f in params(cls)], streams_of(cls)
+        ports: tuple[Port, ...] = getattr(cls, "codec", cls).given
         if len(positional) > len(fields):
             raise self.fail(f"{name} takes {len(fields)} arguments without a key: {', '.join(fields) or 'none'}")
         values = {**dict(zip(fields, positional, strict=False))}
@@ -228,9 +253,9 @@ class _Reader:
             elif key in streams:
                 then[key] = _recipe(value)
             else:
-                known = ", ".join([*fields, *sorted(streams), *(["given"] if stage_class.codec.given else [])])
+                known = ", ".join([*fields, *sorted(streams), *(["given"] if ports else [])])
                 raise self.fail(f"before here, {name} is given {key!r}, which it does not have: it has {known}")
-        return chain(stage_class(**{key: _plain(v) for key, v in values.items()}), given=given, **then)
+        return chain(cls(**{key: _plain(v) for key, v in values.items()}), given=given, **then)
 
 
 class _Word(str):
@@ -270,3 +295,7 @@ def _split(recipe: Any = None, size: Any = Split.size) -> Split:
     if inner is None or isinstance(inner, Split):
         raise ArgumentError("split needs a recipe that is not split itself: split(huffman)")
     return Split(inner, size)
+
+
+def _smallest(recipes: Any = ()) -> Smallest:
+    return Smallest(tuple(map(_recipe, recipes)) if isinstance(recipes, tuple) else recipes)

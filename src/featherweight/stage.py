@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeGuard, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -28,15 +28,19 @@ __all__ = [
     "Encoded",
     "Port",
     "Recipe",
+    "Rewrite",
     "Selector",
+    "Smallest",
     "Spec",
     "Split",
     "Stage",
     "Wire",
     "chain",
     "check_params",
+    "name_of",
     "param",
     "params",
+    "streams_of",
 ]
 
 
@@ -128,21 +132,36 @@ class Stage(Protocol):
 class Selector(Protocol):
     """A choice made while encoding: looks at the array and names a recipe; never on the wire."""
 
-    def choose(self, x: Array, /) -> Recipe | Stage | Selector | Split | None:
+    def choose(self, x: Array, /) -> AnyRecipe | None:
         """Return what this array is to be coded with; None stores it as it is."""
+        ...
+
+
+@runtime_checkable
+class Rewrite(Protocol):
+    """A change made while encoding that decoders do not know of, such as pruning; never on the wire.
+
+    In a recipe it stands like a stage with one stream, `values`: the changed array.
+    """
+
+    name: ClassVar[str]
+    given: ClassVar[tuple[Port, ...]]
+
+    def rewrite(self, x: Array, /, *given: Array) -> Array:
+        """Return another array of the same dtype and shape; leave `x` untouched."""
         ...
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A stage, what its streams go into, and the names of the arrays it is given.
+    """A stage or rewrite, what its streams go into, and the names of the arrays it is given.
 
     A stream that `then` does not name is stored as it is. A given name is an earlier stream of a stage further up
     (the nearest wins), or ``@name`` for a reference from outside the frame.
     """
 
-    stage: Stage
-    then: tuple[tuple[str, Recipe | Stage | Selector | Split], ...] = ()
+    stage: Stage | Rewrite
+    then: tuple[tuple[str, AnyRecipe], ...] = ()
     given: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -154,7 +173,7 @@ class Recipe:
 class Split:
     """Code an edge in pieces of whole rows, `size` elements or a little less each, in parallel and apart."""
 
-    recipe: Recipe | Stage | Selector
+    recipe: Recipe | Stage | Rewrite | Selector | Smallest
     size: int = 1 << 20
 
     def __post_init__(self) -> None:
@@ -165,35 +184,62 @@ class Split:
             raise ArgumentError(f"split(size={self.size!r}): expected a positive integer")
 
 
-AnyRecipe = Recipe | Stage | Selector | Split
+@dataclass(frozen=True)
+class Smallest:
+    """Code with that of the recipes whose streams come out smallest; of equals the first. Errors are not compared."""
+
+    recipes: tuple[AnyRecipe, ...]
+
+    def __post_init__(self) -> None:
+        """Check that there is something to choose from."""
+        if not isinstance(self.recipes, tuple) or not self.recipes:
+            raise ArgumentError(f"smallest({self.recipes!r}): expected a list of recipes")
+
+
+AnyRecipe: TypeAlias = Recipe | Stage | Rewrite | Selector | Split | Smallest
 """What an array can be coded with."""
 
 
-def chain(stage: Stage, /, *, given: tuple[str, ...] = (), **then: Recipe | Stage | Selector | Split) -> Recipe:
+def name_of(stage: Stage | Rewrite) -> str:
+    """Return what recipes call a stage or a rewrite."""
+    return stage.name if isinstance(stage, Rewrite) else stage.codec.name
+
+
+def streams_of(stage: Stage | Rewrite | type[Any]) -> tuple[str, ...]:
+    """Return the names of the streams of a stage or of its class; a rewrite has one, its `values`."""
+    return ("values",) if not hasattr(stage, "codec") else tuple(port.name for port in stage.codec.streams)
+
+
+def chain(stage: Stage | Rewrite, /, *, given: tuple[str, ...] = (), **then: AnyRecipe) -> Recipe:
     """Send the streams of `stage` on, by name, into further recipes.
 
     Raises ArgumentError for a stream that the stage does not have, or for more given arrays than it takes.
     """
-    codec = stage.codec
-    names = [port.name for port in codec.streams]
-    for name in then:
-        if name not in names:
-            raise ArgumentError(f"{codec.name} has no stream {name!r}: it has {', '.join(names)}")
-    if len(given) > len(codec.given):
-        raise ArgumentError(f"{codec.name} takes {len(codec.given)} given arrays, not {len(given)}")
+    name, names = name_of(stage), streams_of(stage)
+    ports = stage.given if isinstance(stage, Rewrite) else stage.codec.given
+    for stream in then:
+        if stream not in names:
+            raise ArgumentError(f"{name} has no stream {stream!r}: it has {', '.join(names)}")
+    if len(given) > len(ports):
+        raise ArgumentError(f"{name} takes {len(ports)} given arrays, not {len(given)}")
     ordered = sorted(then.items(), key=lambda item: names.index(item[0]))
     return Recipe(
-        stage, tuple((name, Recipe(node) if _is_stage(node) else node) for name, node in ordered), tuple(given)
+        stage, tuple((stream, Recipe(node) if _is_bare(node) else node) for stream, node in ordered), tuple(given)
     )
 
 
-def _is_stage(node: AnyRecipe) -> TypeGuard[Stage]:
-    return hasattr(node, "codec") and not isinstance(node, Recipe)
+def _is_bare(node: AnyRecipe) -> TypeGuard[Stage | Rewrite]:
+    return not isinstance(node, Recipe) and (hasattr(node, "codec") or hasattr(node, "rewrite"))
 
 
-def param(default: Any, *, lo: Any = None, hi: Any = None, choices: tuple[str, ...] = (), doc: str) -> Any:
-    """Declare a field of a stage once: validation, recipe text, command line, strategies and docs read it."""
-    meta = {"lo": lo, "hi": hi, "choices": choices, "doc": doc}
+def param(
+    default: Any, *, lo: Any = None, hi: Any = None, choices: tuple[str, ...] = (), doc: str, recipe: bool = False
+) -> Any:
+    """Declare a field of a stage once: validation, recipe text, command line, strategies and docs read it.
+
+    A field with `recipe` holds a recipe, or None.
+    """
+    meta = {"lo": lo, "hi": hi, "choices": choices, "doc": doc, "recipe": recipe}
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -207,9 +253,13 @@ def check_params(stage: Any) -> None:
 
     For ``__post_init__``. An integer passes for a float; a tuple parameter is checked element by element.
     """
-    name = type(stage).codec.name if hasattr(type(stage), "codec") else type(stage).__name__.lower()
+    name = type(stage).codec.name if hasattr(type(stage), "codec") else _class_name(type(stage))
     for f in params(stage):
         value, meta = getattr(stage, f.name), f.metadata
+        if meta["recipe"]:
+            if not isinstance(value, AnyRecipe):
+                raise ArgumentError(f"{name}({f.name}={value!r}): expected a recipe")
+            continue
         default: Any = f.default
         many = isinstance(default, tuple)
         if many and not isinstance(value, tuple):
@@ -219,6 +269,10 @@ def check_params(stage: Any) -> None:
             if item is not None or default is not None:
                 kind = None if example is None else type(example)
                 _check_value(f"{name}({f.name}={value!r})", item, kind, meta)
+
+
+def _class_name(cls: type) -> str:
+    return str(getattr(cls, "name", cls.__name__.lower()))
 
 
 def _check_value(place: str, value: Any, kind: type | None, meta: Any) -> None:

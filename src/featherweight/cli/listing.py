@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from featherweight import codecs as codec_table
-from featherweight.auto import Auto
 from featherweight.errors import ArgumentError
-from featherweight.recipes import NAMED, parse, text
-from featherweight.stage import AnyRecipe, Recipe, Selector, Split, Stage, params
+from featherweight.recipes import ENCODING, NAMED, parse, text
+from featherweight.stage import AnyRecipe, Recipe, Selector, Smallest, Split, params
 
 __all__ = ["everything", "one"]
 
@@ -28,10 +27,22 @@ _SPLIT = f"""
     """
 
 
+_SMALLEST = """
+    Code with whichever of several recipes comes out smallest: smallest([planes(exponent=rans), huffman])
+
+    Every one is tried; errors are not compared, so that lossy ones should be as fine as each other.
+    """
+
+
+_TEXTS = {"split": _SPLIT, "smallest": _SMALLEST}
+
+
 def everything() -> list[Section]:
     """Return the recipes, the stages, and how they are written."""
-    named = {"auto": _first_line(Auto), **{name: recipe.doc for name, recipe in NAMED.items()}}
-    width = max(map(len, named))
+    named = {name: recipe.doc for name, recipe in NAMED.items()}
+    width = max(map(len, [*named, *_TEXTS, *ENCODING]))
+    around = {name: _first_line(thing) for name, thing in ENCODING.items()}
+    around |= {name: inspect.cleandoc(lines).splitlines()[0].partition(":")[0] + "." for name, lines in _TEXTS.items()}
     stages: list[str] = []
     for name in sorted(codec_table.names()):
         stage = codec_table.stage_class(name)
@@ -39,9 +50,10 @@ def everything() -> list[Section]:
     written = """
         planes(exponent=huffman, mantissa=rans(given=exponent))
         A stage, its parameters and what its streams go into; a stream that is not named is stored as it is.
-        Around it, split(…, size=…) codes in pieces, in parallel: see 'featherweight recipes split'."""
+        A lossy stage alone is for arrays that may be spoilt: of a whole checkpoint, say weights(uniform(0.01))."""
     return [
         ("Recipes", [f"{name.ljust(width)}  {doc}" for name, doc in sorted(named.items())]),
+        ("Around stages", [f"{name.ljust(width)}  {doc}" for name, doc in sorted(around.items())]),
         ("Stages", stages[1:]),
         ("Recipes of your own", inspect.cleandoc(written).splitlines()),
     ]
@@ -51,14 +63,14 @@ def one(name: str) -> Section:
     """Describe one recipe or stage in full."""
     if name in NAMED:
         return name, [NAMED[name].doc, "", f"= {text(parse(name))}"]
-    if name == "auto":
-        return name, [*_docstring(Auto), "", *_parameters(Auto)]
-    if name == "split":
-        return name, inspect.cleandoc(_SPLIT).splitlines()
+    if name in ENCODING:
+        return name, [*_docstring(ENCODING[name]), "", *_parameters(ENCODING[name])]
+    if name in _TEXTS:
+        return name, inspect.cleandoc(_TEXTS[name]).splitlines()
     if "(" in name:
         return _own(name)
     if name not in codec_table.names():
-        known = ", ".join(sorted({*NAMED, "auto", "split", *codec_table.names()}))
+        known = ", ".join(sorted({*NAMED, *ENCODING, *_TEXTS, *codec_table.names()}))
         raise ArgumentError(f"no recipe or stage is called {name!r}; there are {known}")
     stage = codec_table.stage_class(name)
     return name, [*_docstring(sys.modules[stage.__module__]), "", *_stage_lines(stage)]
@@ -72,7 +84,7 @@ def _own(source: str) -> Section:
     return source, [f"= {text(recipe)}", "", *(f"{name.ljust(width)}  {line}" for name, line in parts.items())]
 
 
-def _parts(recipe: AnyRecipe) -> Iterator[tuple[str, Stage | Selector | Split]]:
+def _parts(recipe: AnyRecipe) -> Iterator[tuple[str, AnyRecipe]]:
     """Yield what a recipe is made of, from the outside in."""
     if isinstance(recipe, Recipe):
         yield from _parts(recipe.stage)
@@ -80,8 +92,18 @@ def _parts(recipe: AnyRecipe) -> Iterator[tuple[str, Stage | Selector | Split]]:
             yield from _parts(inner)
         return
     yield text(recipe).partition("(")[0], recipe
+    for each in _inside(recipe):
+        yield from _parts(each)
+
+
+def _inside(recipe: AnyRecipe) -> Iterable[AnyRecipe]:
     if isinstance(recipe, Split):
-        yield from _parts(recipe.recipe)
+        return [recipe.recipe]
+    if isinstance(recipe, Smallest):
+        return recipe.recipes
+    if isinstance(recipe, Selector):
+        return [getattr(recipe, field.name) for field in params(recipe) if field.metadata["recipe"]]
+    return []
 
 
 def _docstring(thing: Any) -> list[str]:
@@ -118,4 +140,6 @@ def _bounds(field: dataclasses.Field[Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, AnyRecipe):
+        return text(value)
     return str(value).lower() if isinstance(value, bool) else "none" if value is None else str(value)

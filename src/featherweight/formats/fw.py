@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -23,7 +24,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.decoder import Plan, parts_between, prepare, run, run_range
 from featherweight.dtypes import Array
-from featherweight.encoder import Loadable, Mapper, encode_into
+from featherweight.encoder import Coded, Error, Loadable, Mapper, encode_into
 from featherweight.engine import MAX_BYTES, check_out, workers
 from featherweight.errors import ArgumentError, FrameError, TruncatedError, UnsupportedError, within
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
@@ -31,7 +32,7 @@ from featherweight.formats._io import Source, Target, Where, create_target
 from featherweight.frame import Frame, body_size, check, checksum
 from featherweight.stage import AnyRecipe, Codec
 
-__all__ = ["MAGIC", "Entry", "FwFile", "FwWriter", "create", "read", "write"]
+__all__ = ["MAGIC", "Entry", "FwFile", "FwWriter", "Loss", "create", "read", "write"]
 
 MAGIC = b"\x89FWF\r\n\x1a\n"
 VERSION = 1
@@ -42,14 +43,22 @@ _PLAIN, _BZIP2 = 0, 1
 _PREFETCH = 1 << 16
 
 
+class Loss(NamedTuple):
+    """What lossy coding cost a tensor, as the file records it, rounded up: relative squared and largest error."""
+
+    nmse: float
+    largest: float
+
+
 class Entry(NamedTuple):
-    """A tensor in the file: its frame, and where padding and body begin."""
+    """A tensor in the file: its frame, where padding and body begin, and what it lost if it is not exact."""
 
     info: TensorInfo
     frame: Frame
     padding: int
     offset: int
     size: int
+    loss: Loss | None = None
 
     @property
     def stored(self) -> int:
@@ -61,6 +70,7 @@ class _Row(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     name: str
     padding: int
     frame: Frame
+    loss: tuple[int, int] | None = None
 
 
 class _Index(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -210,21 +220,52 @@ def _entries(index: _Index, end: int) -> dict[str, Entry]:
             if not 0 <= row.padding < ALIGNMENT or place + row.padding + size > end:
                 raise FrameError(f"{row.padding} and {size} bytes do not lie in the file")
             info = tensor_info(row.name, dtypes.of(row.frame.out[0]), row.frame.out[1:])
-            entries[row.name] = Entry(info, row.frame, row.padding, place + row.padding, size)
+            entries[row.name] = Entry(info, row.frame, row.padding, place + row.padding, size, _loss(row.loss))
             place += row.padding + size
     if place != end:
         raise FrameError(f"{end - place} bytes between the tensors and the index belong to nothing")
     return entries
 
 
+_NONE, _ENDLESS = -(1 << 15), 1 << 15  # in place of the logarithms of 0 and of infinity
+
+
+def _loss(row: tuple[int, int] | None) -> Loss | None:
+    """Read an error record: NMSE in hundredths of its decimal logarithm, largest error in sixteenths of its binary."""
+    if row is None:
+        return None
+    scales = ((10.0, 100), (2.0, 16))
+    return Loss(*(_power(base, level, unit) for (base, unit), level in zip(scales, row, strict=True)))
+
+
+def _power(base: float, level: int, unit: int) -> float:
+    if abs(level) >= _ENDLESS:
+        return math.inf if level > 0 else 0.0
+    return float(base ** (level / unit))
+
+
+def _level(value: float, logarithm: Callable[[float], float], unit: int) -> int:
+    if not 0 < value < math.inf:
+        return _NONE if value == 0 else _ENDLESS
+    return math.ceil(logarithm(value) * unit)
+
+
+def _loss_row(error: Error | None) -> tuple[int, int] | None:
+    if error is None:
+        return None
+    nmse = error.noise / error.signal if error.signal else math.inf if error.noise else 0.0
+    return _level(nmse, math.log10, 100), _level(error.largest, math.log2, 16)
+
+
 class FwWriter:
-    """Writes tensors one after another; see `create`."""
+    """Writes tensors one after another; see `create`. `error` is that of all lossy tensors so far."""
 
     def __init__(self, target: Target, metadata: Mapping[str, str], layout: bytes, origin: str) -> None:
         self._target = target
         self._rows: list[_Row] = []
         self._index = _Index((), dict(metadata), layout, origin)
         self._names: set[str] = set()
+        self.error = Error()
         target.write(MAGIC)
 
     def encode(
@@ -241,15 +282,17 @@ class FwWriter:
         # How long the body gets, and so whether it is worth aligning, is known only afterwards: ask the input.
         padding = self._begin(name, x.nbytes)
         with within(name, ": "):
-            frame = encode_into(self._target.write, x, recipe, refs=refs, mapper=mapper, locate=locate)
-        self._rows.append(_Row(name, padding, frame))
+            coded = encode_into(self._target.write, x, recipe, refs=refs, mapper=mapper, locate=locate, measure=True)
+        self._rows.append(_Row(name, padding, coded.frame, _loss_row(coded.error)))
+        self.error += coded.error or Error()
 
-    def put(self, name: str, frame: Frame, body: Sequence[Array]) -> None:
+    def put(self, name: str, coded: Coded, body: Sequence[Array]) -> None:
         """Write a tensor that has been coded already."""
         padding = self._begin(name, sum(map(len, body)))
         for data in body:
             self._target.write(data)
-        self._rows.append(_Row(name, padding, frame))
+        self._rows.append(_Row(name, padding, coded.frame, _loss_row(coded.error)))
+        self.error += coded.error or Error()
 
     def _begin(self, name: str, size: int) -> int:
         if name in self._names:
@@ -261,7 +304,10 @@ class FwWriter:
 
     def finish(self) -> None:
         """Write index and tail."""
-        rows = [[row.name, row.padding, row.frame.trimmed()] for row in self._rows]
+        rows = [
+            [row.name, row.padding, row.frame.trimmed(), *([] if row.loss is None else [row.loss])]
+            for row in self._rows
+        ]
         index = msgspec.msgpack.encode([rows, self._index.metadata, self._index.layout, self._index.origin])
         coding, stored = _PLAIN, index
         # bzip2's own implementation is the only one there is, so its bytes are the same everywhere.

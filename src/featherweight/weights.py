@@ -1,0 +1,43 @@
+"""`weights`: the selector that keeps lossy recipes to the tensors they are made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from featherweight import dtypes
+from featherweight.auto import Auto
+from featherweight.dtypes import Array
+from featherweight.stage import AnyRecipe, Split, check_params, param
+
+__all__ = ["Weights"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Code floats of two dimensions or more with `recipe`, and whatever must not be spoilt with `other`.
+
+    That is: biases, norms and other tensors of fewer dimensions, integers and booleans, complex numbers, and tensors
+    that hold a NaN or an infinity.
+    """
+
+    recipe: AnyRecipe = param(None, doc="for floats of two dimensions or more, all finite", recipe=True)  # noqa: RUF009
+    other: AnyRecipe = param(Split(Auto("small")), doc="for all else", recipe=True)  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        check_params(self)
+
+    def choose(self, x: Array, /) -> AnyRecipe:
+        """Return the recipe for this array."""
+        return self.recipe if x.ndim >= 2 and dtypes.of(x.dtype).kind == "f" and finite(x) else self.other
+
+
+def finite(x: Array) -> bool:
+    """Return whether no element is a NaN or an infinity."""
+    flat = x.reshape(-1)
+    step = 1 << 20
+    return all(
+        bool(np.isfinite(part if part.dtype.kind == "f" else part.astype(np.float32)).all())
+        for part in (flat[start : start + step] for start in range(0, flat.size, step))
+    )
