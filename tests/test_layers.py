@@ -22,11 +22,11 @@ FLOORS = [
     {"errors", "dtypes"},
     {"stage", "kernel"},
     {"codecs", "frame"},
-    {"auto", "recipes"},
+    {"auto", "prune", "weights", "recipes"},
     {"decoder", "encoder"},
     {"engine"},
     {"formats"},
-    {"plan", "checkpoint", "traffic", "compare", "describe"},
+    {"plan", "goals", "checkpoint", "traffic", "compare", "describe"},
     {"rivals", "testing", "cli", "_cli", "__main__", "pytorch"},
 ]
 HEAVY = ("numba", "llvmlite", "scipy", "torch", "typer", "rich", "hypothesis", "fsspec", "click")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         TruncatedError,
         UnsupportedError,
     )
+    from featherweight.goals import Goal
     from featherweight.plan import Plan
     from featherweight.stage import Recipe, Split, chain
 
@@ -46,6 +47,7 @@ _HOMES = {
         "TruncatedError",
         "UnsupportedError",
     ),
+    "goals": ("Goal",),
     "plan": ("Plan",),
     "stage": ("Recipe", "Split", "chain"),
 }
@@ -56,6 +58,7 @@ __all__ = [
     "BaseMismatchError",
     "FeatherweightError",
     "FrameError",
+    "Goal",
     "LimitError",
     "MissingDependencyError",
     "Plan",

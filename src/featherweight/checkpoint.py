@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import io
 import itertools
 import math
 import os
@@ -23,17 +24,18 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Mapper, encode_into
+from featherweight.encoder import Coded, Error, Mapper, encode_into
 from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
 from featherweight.errors import ArgumentError, LimitError, within
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint, write_checkpoint
 from featherweight.formats._io import Where, file_name, is_stream
-from featherweight.formats.fw import FwFile, create
+from featherweight.formats.fw import FwFile, FwWriter, create, rehearse
 from featherweight.formats.memory import from_arrays
+from featherweight.goals import Goal, Outcome, reach
 from featherweight.plan import Plan
 from featherweight.stage import AnyRecipe, Codec
 
-__all__ = ["TensorFile", "TensorSlice", "decode_file", "encode_file", "load_file", "open", "save_file"]
+__all__ = ["Encoded", "TensorFile", "TensorSlice", "decode_file", "encode_file", "load_file", "open", "save_file"]
 
 LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
 WINDOW = 1 << 24  # elements of a large tensor decoded at a time where its bytes must be fetched first
@@ -43,32 +45,42 @@ Progress = Callable[[str, int], object]
 """Called with a tensor's name and the bytes of it that are done."""
 
 
+class Encoded(NamedTuple):
+    """What encoding came to: the plan with what a goal found, the file's bytes, and the error of lossy tensors."""
+
+    plan: Plan
+    size: int
+    error: Error | None
+
+
 def save_file(
     tensors: Mapping[str, Any],
     path: Where,
     plan: Plan | AnyRecipe | str = "lossless",
     *,
+    goal: Goal | None = None,
     base: Base | None = None,
     metadata: Mapping[str, str] | None = None,
     codecs: Mapping[str, Any] = {},
     executor: Executor | None = None,
     threads: int | None = None,
-) -> None:
+) -> Encoded:
     """Encode arrays into a `.fw` file, which appears when all has gone well.
 
     `tensors` map names to arrays (anything `numpy.asarray` takes without a copy is not copied). `plan` is a recipe for
-    all or a `Plan`. `base` is a checkpoint that the decoder will have: tensors with a namesake of the same dtype and
-    shape in it are coded as changes where that is smaller. `codecs` are stage classes of the caller's own. `executor`
-    is any ``concurrent.futures.Executor``; by default `threads` threads, as many as there are processors.
+    all or a `Plan`; of a lossy one the step may be left to a `goal`: ``plan="ecsq", goal=Goal(bits=3)``. `base` is a
+    checkpoint that the decoder will have: tensors with a namesake of the same dtype and shape in it are coded as
+    changes where that is smaller. `codecs` are stage classes of the caller's own. `executor` is any
+    ``concurrent.futures.Executor``; by default `threads` threads, as many as there are processors.
 
-    Raises ArgumentError for arrays, names and recipes that do not fit and OSError for what the system refuses; the
-    file is then as it was.
+    Returns what was done. Raises ArgumentError for arrays, names, recipes and goals that do not fit and OSError for
+    what the system refuses; the file is then as it was.
     """
     for name in tensors:
         if not isinstance(name, str):
             raise ArgumentError(f"tensor names are strings, not {type(name).__name__}")
     source = from_arrays({name: np.asarray(value) for name, value in tensors.items()}, metadata)
-    _encode(source, path, Plan.of(plan, codecs=codecs), base, executor, threads, None)
+    return _encode(source, path, Plan.of(plan, codecs=codecs), goal, base, codecs, executor, threads, None)
 
 
 def encode_file(
@@ -76,19 +88,22 @@ def encode_file(
     target: Where,
     plan: Plan | AnyRecipe | str = "lossless",
     *,
+    goal: Goal | None = None,
     base: Base | None = None,
     codecs: Mapping[str, Any] = {},
     executor: Executor | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> None:
+) -> Encoded:
     """Encode a checkpoint file (safetensors, its sharded index, npz, .fw) into a `.fw` file; see `save_file`.
 
     What is needed to write the same file again is kept: names, order, metadata, and the header's bytes where they
     are not those that anybody would write.
     """
     with open_checkpoint(source) as checkpoint:
-        _encode(checkpoint, target, Plan.of(plan, codecs=codecs), base, executor, threads, progress)
+        return _encode(
+            checkpoint, target, Plan.of(plan, codecs=codecs), goal, base, codecs, executor, threads, progress
+        )
 
 
 def decode_file(
@@ -367,46 +382,99 @@ def _encode(
     checkpoint: Checkpoint,
     target: Where,
     plan: Plan,
+    goal: Goal | None,
     base: Base | None,
+    codecs: Mapping[str, Any],
     executor: Executor | None,
     threads: int | None,
     progress: Progress | None,
-) -> None:
+) -> Encoded:
     _check_target(target, checkpoint.source.where if checkpoint.source else None, base)
     if not is_stream(target) and file_name(target).lower().endswith((".safetensors", ".index.json", ".npz")):
         raise ArgumentError("what is encoded is a .fw file: let its name end in .fw", path=file_name(target))
-    local = _local(checkpoint)
-    where = checkpoint.name if executor is not None and local else None
-    done = progress or (lambda name, size: None)
     with contextlib.ExitStack() as stack:
         lookup = _open_base(base, stack)
         mapper = ordered_map(executor or stack.enter_context(thread_pool(threads)))
-        origin = checkpoint.container.origin if isinstance(checkpoint.container, FwFile) else checkpoint.format
-        writer = stack.enter_context(
-            create(target, metadata=checkpoint.metadata, layout=checkpoint.layout, origin=origin)
-        )
-        for large, infos in itertools.groupby(checkpoint.tensors.values(), lambda info: info.count >= LARGE):
-            if not large:
-                units = (
-                    _Unit(i, _Slice(where, i.name, 0, i.count) if where else checkpoint.read(i.name), lookup(i))
-                    for i in infos
-                )
-                for info, coded, body in mapper(functools.partial(_encode_small, plan), units):
-                    writer.put(info.name, coded, body)
-                    done(info.name, info.packed)
-                continue
-            for info in infos:
-                x = checkpoint.read(info.name).reshape(info.shape)
-                old = lookup(info)
-                recipe = plan.against(old, x, info.name)
-                writer.encode(
-                    info.name,
-                    x,
-                    recipe,
-                    refs={} if old is None else {"base": old},
-                    mapper=_reporting(mapper, done, info),
-                    locate=functools.partial(_Slice, where, info.name) if where else None,
-                )
+        work = _Work(checkpoint, lookup, mapper, codecs, executor is not None and _local(checkpoint))
+        if goal is not None:
+            plan, _ = reach(goal, plan, functools.partial(_rehearse, work, goal), _rms(checkpoint))
+        with create(target, **_kept(checkpoint)) as writer:
+            _write(work, writer, plan, progress or (lambda name, size: None))
+    return Encoded(plan, writer.size, writer.error if any(e for _, e in writer.tensors.values()) else None)
+
+
+class _Work(NamedTuple):
+    """What is to be encoded, and with what means; `apart` where workers load elements themselves."""
+
+    checkpoint: Checkpoint
+    lookup: Callable[[TensorInfo], Array | None]
+    mapper: Mapper
+    codecs: Mapping[str, Any]
+    apart: bool
+
+
+def _kept(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a `.fw` file keeps of its source besides the tensors."""
+    origin = checkpoint.container.origin if isinstance(checkpoint.container, FwFile) else checkpoint.format
+    return {"metadata": checkpoint.metadata, "layout": checkpoint.layout, "origin": origin}
+
+
+def _rehearse(work: _Work, goal: Goal, plan: Plan) -> Outcome:
+    weights = sum(info.count for info in work.checkpoint.tensors.values())
+    if goal.score is None:
+        with rehearse(**_kept(work.checkpoint)) as writer:
+            _write(work, writer, plan, _quiet)
+        return Outcome(writer.size, weights, writer.error, writer.tensors)
+    memory = io.BytesIO()
+    with create(memory, **_kept(work.checkpoint)) as writer:
+        _write(work, writer, plan, _quiet)
+    arrays = {info.name: work.lookup(info) for info in work.checkpoint.tensors.values()}
+    base = {name: array for name, array in arrays.items() if array is not None}
+    score = float(goal.score(load_file(memory, base=base or None, codecs=work.codecs)))
+    return Outcome(writer.size, weights, writer.error, writer.tensors, score)
+
+
+def _quiet(name: str, size: int) -> None:
+    """Tell nobody."""
+
+
+def _rms(checkpoint: Checkpoint) -> float:
+    """Return the root mean square of the floats of two dimensions or more, a starting point for steps."""
+    total, number = 0.0, 0
+    for info in checkpoint.tensors.values():
+        if info.kind.kind == "f" and len(info.shape) >= 2:
+            for start in range(0, info.count, WINDOW):
+                part = checkpoint.read(info.name, start, min(start + WINDOW, info.count)).astype(np.float32)
+                with np.errstate(all="ignore"):
+                    energy = float(np.dot(part, part))
+                if math.isfinite(energy):
+                    total, number = total + energy, number + part.size
+    return math.sqrt(total / number) if total > 0 else 1.0
+
+
+def _write(work: _Work, writer: FwWriter, plan: Plan, done: Progress) -> None:
+    checkpoint, where = work.checkpoint, work.checkpoint.name if work.apart else None
+    for large, infos in itertools.groupby(checkpoint.tensors.values(), lambda info: info.count >= LARGE):
+        if not large:
+            units = (
+                _Unit(i, _Slice(where, i.name, 0, i.count) if where else checkpoint.read(i.name), work.lookup(i))
+                for i in infos
+            )
+            for info, coded, body in work.mapper(functools.partial(_encode_small, plan), units):
+                writer.put(info.name, coded, body)
+                done(info.name, info.packed)
+            continue
+        for info in infos:
+            x = checkpoint.read(info.name).reshape(info.shape)
+            old = work.lookup(info)
+            writer.encode(
+                info.name,
+                x,
+                plan.against(old, x, info.name),
+                refs={} if old is None else {"base": old},
+                mapper=_reporting(work.mapper, done, info),
+                locate=functools.partial(_Slice, where, info.name) if where else None,
+            )
 
 
 def _check_target(target: Where, *others: Any) -> None:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,7 +16,7 @@ from featherweight.dtypes import Array
 from featherweight.encoder import encode_into
 from featherweight.errors import ArgumentError
 from featherweight.frame import pack_head
-from featherweight.recipes import parse, text
+from featherweight.recipes import Family, family, parse, text
 from featherweight.stage import AnyRecipe
 
 __all__ = ["Plan"]
@@ -28,12 +28,14 @@ _SAMPLE = 1 << 16
 class Plan:
     """A recipe for every tensor, and rules (pattern, recipe) for some, of which the first that matches is taken.
 
-    Patterns are those of shells: ``*`` any characters, ``?`` one, ``[ab]`` one of these.
+    `chosen` are recipes for single tensors, by name, where no rule matches: a goal found them. `named` is the plan's
+    own recipe as it was written. Patterns are those of shells: ``*`` any characters, ``?`` one, ``[ab]`` one of these.
     """
 
     recipe: AnyRecipe
     rules: tuple[tuple[str, AnyRecipe], ...] = ()
     named: str | None = field(default=None, compare=False)
+    chosen: Mapping[str, AnyRecipe] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -56,7 +58,20 @@ class Plan:
 
     def recipe_for(self, name: str) -> AnyRecipe:
         """Return the recipe for the tensor of this name."""
-        return next((recipe for pattern, recipe in self.rules if fnmatchcase(name, pattern)), self.recipe)
+        found = next((recipe for pattern, recipe in self.rules if fnmatchcase(name, pattern)), None)
+        return found or self.chosen.get(name, self.recipe)
+
+    def family(self) -> Family:
+        """Return the plan's recipe without the value of its knob; raises ArgumentError where it has none."""
+        return family(self.named or text(self.recipe))
+
+    def tuned(self, named: str, recipe: AnyRecipe) -> Plan:
+        """Return the plan with another recipe of its own."""
+        return replace(self, recipe=recipe, named=named)
+
+    def each(self, chosen: Mapping[str, AnyRecipe]) -> Plan:
+        """Return the plan with recipes for single tensors."""
+        return replace(self, chosen=chosen)
 
     def text(self, name: str) -> str:
         """Return what `recipe_for` returns as text, the plan's own recipe by the name it was given."""

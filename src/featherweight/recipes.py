@@ -20,6 +20,7 @@ recipe must not spoil.
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from featherweight.prune import Prune
 from featherweight.stage import AnyRecipe, Port, Recipe, Selector, Smallest, Split, chain, name_of, params, streams_of
 from featherweight.weights import Weights
 
-__all__ = ["ENCODING", "NAMED", "Named", "parse", "text"]
+__all__ = ["ENCODING", "NAMED", "Family", "Named", "family", "parse", "text"]
 
 MAX_DEPTH = 32
 _TOKEN = re.compile(
@@ -47,6 +48,30 @@ class Named:
 
     doc: str
     make: Callable[..., AnyRecipe]
+    knob: str | None = None  # what goals turn: a step, the larger the coarser, or one of
+    choices: tuple[Any, ...] = ()
+    unit: float = 1.0  # the step of a uniform quantizer that is about as fine as a knob of 1
+
+
+@dataclass(frozen=True)
+class Family:
+    """A named recipe without the value of its knob; called with one, it is the recipe."""
+
+    name: str
+    knob: str
+    choices: tuple[Any, ...]
+    unit: float
+    positional: tuple[Any, ...]
+    named: tuple[tuple[str, Any], ...]
+
+    def __call__(self, value: Any) -> AnyRecipe:
+        """Return the recipe with its knob at a value."""
+        return NAMED[self.name].make(*self.positional, **dict(self.named), **{self.knob: value})
+
+    def text(self, value: Any) -> str:
+        """Return the same as text."""
+        known = [*map(_show, self.positional), *(f"{key}={_show(each)}" for key, each in self.named)]
+        return f"{self.name}({', '.join([*known, f'{self.knob}={_show(value)}'])})"
 
 
 NAMED: Mapping[str, Named] = {
@@ -79,6 +104,24 @@ def parse(source: str, codecs: Mapping[str, Any] = {}) -> AnyRecipe:
     node = reader.recipe(0)
     reader.expect("")
     return node
+
+
+def family(source: str, codecs: Mapping[str, Any] = {}) -> Family:
+    """Read a named recipe whose knob is left to a goal; raises ArgumentError where it has none, or it is set."""
+    reader = _Reader(source, codecs)
+    name = reader.tokens[0][1]
+    reader.place = 1
+    positional, keyed = reader.arguments(0)
+    reader.expect("")
+    found = NAMED.get(name)
+    if found is None or found.knob is None:
+        able = ", ".join(sorted(name for name, each in NAMED.items() if each.knob))
+        raise ArgumentError(f"recipe {source!r} has nothing that a goal could steer: take one of {able}")
+    order = list(inspect.signature(found.make).parameters)
+    if found.knob in keyed or found.knob in order[: len(positional)]:
+        raise ArgumentError(f"recipe {source!r} says {found.knob} itself, which the goal is to find: leave one out")
+    plain = {key: _plain(value) for key, value in keyed.items()}
+    return Family(name, found.knob, found.choices, found.unit, tuple(map(_plain, positional)), tuple(plain.items()))
 
 
 def text(recipe: AnyRecipe) -> str:

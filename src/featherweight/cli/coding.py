@@ -6,15 +6,19 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featherweight.cli.errors import command, naming
-from featherweight.cli.options import MAX_BYTES, RUN, Base, Force, MaxBytes, Quiet, Threads, bytes_of, examples
+from featherweight.cli.options import GOAL, MAX_BYTES, RUN, Base, Force, MaxBytes, Quiet, Threads, bytes_of, examples
 from featherweight.cli.screen import complain, progress, say
-from featherweight.cli.text import clean, ratio, seconds, size
+from featherweight.cli.text import clean, exponent, ratio, seconds, significant, size
 from featherweight.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from featherweight.checkpoint import Encoded
+    from featherweight.goals import Goal
 
 __all__ = ["add_to", "decode", "encode"]
 
@@ -28,7 +32,7 @@ def encode(
     recipe: Annotated[
         str,
         typer.Option("--recipe", "-r", metavar="RECIPE", help="How to code it: see 'featherweight recipes'."),
-    ] = "lossless",
+    ] = "",
     rule: Annotated[
         list[str] | None,
         typer.Option("--rule", metavar="PATTERN=RECIPE", help="For these names; the first that fits counts."),
@@ -37,17 +41,38 @@ def encode(
         str | None,
         typer.Option("--base", "-b", metavar="FILE", help="Code what changed since; decoding needs it too."),
     ] = None,
+    bits: Annotated[
+        float | None,
+        typer.Option("--bits", metavar="B", help="The file takes B bits per weight.", rich_help_panel=GOAL),
+    ] = None,
+    goal_size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="SIZE", help="The file takes SIZE (2MB, 512KiB).", rich_help_panel=GOAL),
+    ] = None,
+    nmse: Annotated[
+        float | None,
+        typer.Option("--nmse", metavar="E", help="Squared errors are E of the squares.", rich_help_panel=GOAL),
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option("--max-error", metavar="E", help="No error is above E.", rich_help_panel=GOAL),
+    ] = None,
     threads: Threads = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Encode a checkpoint into a .fw file."""
+    """Encode a checkpoint into a .fw file.
+
+    Lossless unless the recipe says otherwise. A lossy one changes floats of two dimensions or more and keeps all else
+    exactly; a goal finds how coarse it may be, and takes 'ecsq' where no recipe is named.
+    """
     from featherweight.checkpoint import encode_file
     from featherweight.cli.places import called, default_target, files_of, guard, place, readable, size_of, spare
     from featherweight.formats import open_checkpoint
     from featherweight.plan import Plan
 
-    plan = Plan.of(recipe, rules=rule or ())
+    aim = _goal(bits, goal_size, nmse, max_error)
+    plan = Plan.of(recipe or ("ecsq" if aim else "lossless"), rules=rule or ())
     default, where = default_target(source, ".fw"), readable(source)
     with open_checkpoint(where) as checkpoint:
         before, infos, files = checkpoint.size, list(checkpoint.tensors.values()), files_of(checkpoint)
@@ -59,11 +84,43 @@ def encode(
         total = sum(info.packed for info in infos)
         with progress("encoding", total, quiet=quiet) as tell, naming(called(source), goal):
             clock = _Clock(total, tell)
-            encode_file(where, goal, plan, base=base, threads=threads, progress=clock)
+            found = encode_file(where, goal, plan, goal=aim, base=base, threads=threads, progress=clock)
         spent, after = clock.read(), size_of(goal)
     weights = sum(info.count for info in infos)
     gain = f"{ratio(before, after)}, {8 * after / weights:.3f} bits per weight" if weights else ratio(before, after)
     _summarise(goal, f"{size(after)} from {size(before)}, {gain}, {spent}", quiet=quiet)
+    if not quiet:
+        _tell_lossy(found, told=aim is not None)
+
+
+def _goal(bits: float | None, size: str | None, nmse: float | None, max_error: float | None) -> Goal | None:
+    """Make a goal of the options, if there are any."""
+    from featherweight.goals import Goal
+
+    given: dict[str, Any] = {
+        "bits": bits,
+        "size": size and bytes_of(size, "--size"),
+        "nmse": nmse,
+        "max_error": max_error,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ArgumentError(f"{options}: a file is encoded for one goal")
+    return Goal(**given) if given else None
+
+
+def _tell_lossy(found: Encoded, *, told: bool) -> None:
+    """Say what was lost, and what a goal came to."""
+    if told and not found.plan.chosen:
+        say(f"The recipe is {clean(found.plan.named or '')}.")
+    if found.error is not None:
+        from featherweight.compare import decibels, over
+
+        nmse = over(found.error.noise, found.error.signal)
+        snr = significant(decibels(nmse))
+        errors = f"NMSE {exponent(nmse)}, SNR {snr} dB, largest error {exponent(found.error.largest)}"
+        say(f"Over the tensors that are not exact: {errors}.")
 
 
 def _check_ending(goal: Any) -> None:

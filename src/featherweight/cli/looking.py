@@ -22,7 +22,7 @@ __all__ = ["add_to", "diff", "inspect", "verify"]
 def inspect(file: File, as_json: AsJson = False) -> None:
     """Show what a checkpoint holds: tensors, recipes, bits per weight."""
     from featherweight.cli.places import readable
-    from featherweight.cli.reports import INSPECT, inspect_report, inspect_rows, inspect_summary
+    from featherweight.cli.reports import inspect_columns, inspect_report, inspect_rows, inspect_summary
     from featherweight.formats import open_checkpoint
 
     with open_checkpoint(readable(file)) as checkpoint:
@@ -30,7 +30,7 @@ def inspect(file: File, as_json: AsJson = False) -> None:
     if as_json:
         print_json(report)
         return
-    print_table(INSPECT, inspect_rows(report))
+    print_table(inspect_columns(report), inspect_rows(report))
     say()
     for line in inspect_summary(report):
         say(line)

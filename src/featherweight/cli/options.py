@@ -9,9 +9,23 @@ import typer
 
 from featherweight.errors import ArgumentError
 
-__all__ = ["LOOK", "MAX_BYTES", "RUN", "AsJson", "Base", "File", "Force", "MaxBytes", "Quiet", "Threads", "examples"]
+__all__ = [
+    "GOAL",
+    "LOOK",
+    "MAX_BYTES",
+    "RUN",
+    "AsJson",
+    "Base",
+    "File",
+    "Force",
+    "MaxBytes",
+    "Quiet",
+    "Threads",
+    "examples",
+]
 
 RUN, LOOK = "Encode and decode", "Look and compare"
+GOAL = "Goals, one of these, for lossy recipes"
 MAX_BYTES = "16GiB"
 
 
@@ -25,11 +39,11 @@ def examples(*lines: tuple[str, str] | str) -> str:
     return "\n".join(["[bold]Examples[/bold]", *shown])
 
 
-def bytes_of(text: str) -> int:
+def bytes_of(text: str, option: str = "--max-bytes") -> int:
     """Read a number of bytes: ``16GB``, ``512MiB``, ``1e9``."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*([kmgt]?)(i?)b?\s*", text.lower())
     if not found:
-        raise ArgumentError(f"--max-bytes {text}: expected a number of bytes, such as 16GB, 512MiB or 1e9")
+        raise ArgumentError(f"{option} {text}: expected a number of bytes, such as 16GB, 512MiB or 1e9")
     return int(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " "))
 
 

@@ -25,14 +25,13 @@ INSPECT = (
     Column("bits", right=True),
     Column("share", right=True),
 )
+LOSSES = (Column("largest error", right=True), Column("NMSE", right=True), Column("SNR dB", right=True))
 DIFF = (
     Column("tensor", fold=True),
     Column("dtype"),
     Column("shape"),
     Column("changed", right=True),
-    Column("largest error", right=True),
-    Column("NMSE", right=True),
-    Column("SNR dB", right=True),
+    *LOSSES,
 )
 
 
@@ -64,6 +63,7 @@ def inspect_report(checkpoint: Checkpoint) -> Report:
 def _tensor(info: TensorInfo, fw: FwFile | None, file_bytes: int) -> Report:
     stored = fw.entries[info.name].stored if fw else info.packed
     branches = describe(fw.entries[info.name].frame) if fw else []
+    loss = fw.entries[info.name].loss if fw else None
     return {
         "name": info.name,
         "dtype": info.kind.name,
@@ -73,13 +73,18 @@ def _tensor(info: TensorInfo, fw: FwFile | None, file_bytes: int) -> Report:
         "bytes": stored,
         "bits_per_weight": 8 * stored / info.count if info.count else None,
         "share": stored / file_bytes,
+        "exact": loss is None,
+        "nmse": _finite(loss.nmse) if loss else 0.0,
+        "max_abs_error": _finite(loss.largest) if loss else 0.0,
+        "snr_db": _finite(loss.snr) if loss else None,
         "recipe": branches[0].recipe if branches else None,
         "recipes": [branch._asdict() for branch in branches],
     }
 
 
 def inspect_rows(report: Report) -> list[list[str]]:
-    """Return the rows of the table."""
+    """Return the rows of the table; of a file without lossy tensors they have no errors."""
+    lossy = not all(tensor["exact"] for tensor in report["tensors"])
     return [
         [
             clean(tensor["name"]),
@@ -88,9 +93,21 @@ def inspect_rows(report: Report) -> list[list[str]]:
             _recipe(tensor["recipes"]),
             bits(tensor["bits_per_weight"]),
             f"{100 * tensor['share']:.1f} %",
+            *(_errors(tensor) if lossy else ()),
         ]
         for tensor in report["tensors"]
     ]
+
+
+def inspect_columns(report: Report) -> tuple[Column, ...]:
+    """Return the columns that go with the rows."""
+    return INSPECT if all(tensor["exact"] for tensor in report["tensors"]) else INSPECT + LOSSES
+
+
+def _errors(tensor: Report) -> tuple[str, str, str]:
+    if tensor["exact"]:
+        return "exact", "", ""
+    return exponent(tensor["max_abs_error"]), exponent(tensor["nmse"]), significant(tensor["snr_db"])
 
 
 def _recipe(recipes: Sequence[Report]) -> str:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -28,11 +28,11 @@ from featherweight.encoder import Coded, Error, Loadable, Mapper, encode_into
 from featherweight.engine import MAX_BYTES, check_out, workers
 from featherweight.errors import ArgumentError, FrameError, TruncatedError, UnsupportedError, within
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
-from featherweight.formats._io import Source, Target, Where, create_target
+from featherweight.formats._io import Source, Where, create_target
 from featherweight.frame import Frame, body_size, check, checksum
 from featherweight.stage import AnyRecipe, Codec
 
-__all__ = ["MAGIC", "Entry", "FwFile", "FwWriter", "Loss", "create", "read", "write"]
+__all__ = ["MAGIC", "Entry", "FwFile", "FwWriter", "Loss", "create", "read", "rehearse", "write"]
 
 MAGIC = b"\x89FWF\r\n\x1a\n"
 VERSION = 1
@@ -48,6 +48,11 @@ class Loss(NamedTuple):
 
     nmse: float
     largest: float
+
+    @property
+    def snr(self) -> float:
+        """Signal over noise in decibels."""
+        return -10 * math.log10(self.nmse) if 0 < self.nmse < math.inf else math.copysign(math.inf, 1 - self.nmse)
 
 
 class Entry(NamedTuple):
@@ -258,14 +263,20 @@ def _loss_row(error: Error | None) -> tuple[int, int] | None:
 
 
 class FwWriter:
-    """Writes tensors one after another; see `create`. `error` is that of all lossy tensors so far."""
+    """Writes tensors one after another; see `create` and `rehearse`.
 
-    def __init__(self, target: Target, metadata: Mapping[str, str], layout: bytes, origin: str) -> None:
+    `error` is that of all lossy tensors so far, `tensors` are the bytes and the error of each, `size` the file's in the
+    end.
+    """
+
+    def __init__(self, target: _Writable, metadata: Mapping[str, str], layout: bytes, origin: str) -> None:
         self._target = target
         self._rows: list[_Row] = []
         self._index = _Index((), dict(metadata), layout, origin)
         self._names: set[str] = set()
         self.error = Error()
+        self.size = 0
+        self.tensors: dict[str, tuple[int, Error | None]] = {}
         target.write(MAGIC)
 
     def encode(
@@ -283,15 +294,18 @@ class FwWriter:
         padding = self._begin(name, x.nbytes)
         with within(name, ": "):
             coded = encode_into(self._target.write, x, recipe, refs=refs, mapper=mapper, locate=locate, measure=True)
-        self._rows.append(_Row(name, padding, coded.frame, _loss_row(coded.error)))
-        self.error += coded.error or Error()
+        self._add(name, padding, coded)
 
     def put(self, name: str, coded: Coded, body: Sequence[Array]) -> None:
         """Write a tensor that has been coded already."""
         padding = self._begin(name, sum(map(len, body)))
         for data in body:
             self._target.write(data)
+        self._add(name, padding, coded)
+
+    def _add(self, name: str, padding: int, coded: Coded) -> None:
         self._rows.append(_Row(name, padding, coded.frame, _loss_row(coded.error)))
+        self.tensors[name] = padding + body_size(coded.frame), coded.error
         self.error += coded.error or Error()
 
     def _begin(self, name: str, size: int) -> int:
@@ -315,6 +329,34 @@ class FwWriter:
             coding, stored = _BZIP2, packed
         self._target.write(stored)
         self._target.write(_TAIL.pack(len(stored), checksum(stored), VERSION, coding, 0, MAGIC[::-1]))
+        self.size = self._target.tell()
+
+
+class _Writable(Protocol):
+    def write(self, data: Any, /) -> object: ...
+
+    def tell(self) -> int: ...
+
+
+class _Nowhere:
+    """Counts what is written."""
+
+    def __init__(self) -> None:
+        self._size = 0
+
+    def write(self, data: Any, /) -> None:
+        self._size += len(data)
+
+    def tell(self) -> int:
+        return self._size
+
+
+@contextlib.contextmanager
+def rehearse(*, metadata: Mapping[str, str] = {}, layout: bytes = b"", origin: str = "") -> Iterator[FwWriter]:
+    """Do all that `create` does but keep nothing: afterwards the writer knows what a file would take."""
+    writer = FwWriter(_Nowhere(), metadata, layout, origin)
+    yield writer
+    writer.finish()
 
 
 @contextlib.contextmanager

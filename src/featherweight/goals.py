@@ -1,0 +1,221 @@
+"""Goals: how fine a lossy recipe must be for a checkpoint to come to a size, an error or a score.
+
+A recipe that goals can steer has a knob. If it is a step, all tensors share it: with entropy coding, that spends bytes
+where they take most squared error away (equal slope), at high rates exactly and at low rates nearly. If it is one of a
+few choices, every tensor gets its own, chosen by what they measured to least squared error plus λ times bytes, and it
+is λ that all tensors share (Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers", 1988).
+
+What decides is always measured on the whole checkpoint: sizes are those of files, errors those of decoded weights.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from featherweight.encoder import Error
+from featherweight.errors import ArgumentError
+from featherweight.plan import Plan
+from featherweight.recipes import Family
+
+__all__ = ["Goal", "Outcome", "Rehearsal", "reach"]
+
+MOST_TRIALS = 40
+NEAR = {"size": 2e-3, "error": 1e-2, "score": 0.02}  # how close is close enough, in octaves
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What an encoded checkpoint must come to; one of these.
+
+    `bits`: the file, in bits per weight, at most. `size`: the file, in bytes, at most. `nmse`: Σ(w - ŵ)² / Σw² over the
+    tensors that are coded lossily, at most. `max_error`: the largest absolute error, at most. `score`: what a function
+    makes of the decoded tensors (a mapping from names to arrays), to be `least` or more.
+    """
+
+    bits: float | None = None
+    size: int | None = None
+    nmse: float | None = None
+    max_error: float | None = None
+    score: Callable[[Mapping[str, Any]], float] | None = None
+    least: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that there is one goal, and that it can be one."""
+        named = [f.name for f in fields(self) if f.name != "least" and getattr(self, f.name) is not None]
+        if len(named) != 1:
+            raise ArgumentError(f"a goal is one of bits, size, nmse, max_error and score, not {named or 'none'}")
+        if (self.score is None) != (self.least is None):
+            raise ArgumentError("score and least go together: Goal(score=accuracy, least=0.92)")
+        value = self.least if self.score else getattr(self, named[0])
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ArgumentError(f"{named[0]}={value!r}: expected a number")
+        if not self.score and value <= 0:
+            raise ArgumentError(f"{named[0]}={value!r}: expected a number above 0")
+
+    @property
+    def name(self) -> str:
+        """Which of the goals it is."""
+        return next(f.name for f in fields(self) if getattr(self, f.name) is not None)
+
+    @property
+    def kind(self) -> str:
+        """What is measured: size, error or score."""
+        return {"bits": "size", "size": "size", "score": "score"}.get(self.name, "error")
+
+    def measured(self, outcome: Outcome) -> float:
+        """Return of an outcome what this goal is about."""
+        found = {
+            "bits": 8 * outcome.size / max(1, outcome.weights),
+            "size": outcome.size,
+            "nmse": outcome.error.noise / outcome.error.signal if outcome.error.signal else 0.0,
+            "max_error": outcome.error.largest,
+            "score": outcome.score,
+        }[self.name]
+        return math.nan if found is None else float(found)
+
+    def miss(self, outcome: Outcome) -> float:
+        """Return by how much an outcome misses the goal, in octaves where it can be: 0 or less if it is met."""
+        found = self.measured(outcome)
+        if self.least is not None:
+            return self.least - found
+        wanted = float(getattr(self, self.name))
+        return -math.inf if found == 0 else math.log2(found / wanted)
+
+
+class Outcome(NamedTuple):
+    """What a checkpoint came to: file bytes, weights, error, the bytes and error of each tensor, its score."""
+
+    size: int
+    weights: int
+    error: Error
+    tensors: Mapping[str, tuple[int, Error | None]]
+    score: float | None = None
+
+
+Rehearsal = Callable[[Plan], Outcome]
+"""Encodes the checkpoint by a plan, but writes nothing; scores it if the goal is a score."""
+
+
+def reach(goal: Goal, plan: Plan, rehearse: Rehearsal, scale: float) -> tuple[Plan, Outcome]:
+    """Return the plan whose file meets the goal, no finer and no coarser than it must be, and what it comes to.
+
+    `scale` is the root mean square of the weights. Raises ArgumentError for a recipe without a knob, and for a goal
+    that is out of reach, with the nearest that is not.
+    """
+    family = plan.family()
+    if family.choices:
+        return _by_choice(goal, plan, family, rehearse)
+    guess = _guess(goal, scale) - math.log2(family.unit)
+
+    def plan_at(x: float) -> Plan:
+        value = float(f"{2.0**x:.5g}")  # short, since steps stand in messages and recipes
+        return plan.tuned(family.text(value), family(value))
+
+    return _search(goal, family, plan_at, rehearse, guess)
+
+
+def _guess(goal: Goal, scale: float) -> float:
+    """Guess the logarithm of a step: a uniform error of Δ² / 12, an entropy of log2(σ √(2πe) / Δ) of Gaussians."""
+    if goal.nmse is not None:
+        return math.log2(scale * math.sqrt(12 * goal.nmse))
+    if goal.max_error is not None:
+        return math.log2(2 * goal.max_error)
+    bits = goal.bits if goal.bits is not None else 4.0
+    return math.log2(scale * 4.13) - min(bits, 20.0)
+
+
+def _search(
+    goal: Goal, family: Family, plan_at: Callable[[float], Plan], rehearse: Rehearsal, guess: float
+) -> tuple[Plan, Outcome]:
+    """Find where the goal is just met, on a line along which sizes fall and errors grow."""
+    slope = {"size": -0.3, "error": 1.0 if goal.max_error else 2.0}.get(goal.kind, 0.0)
+    low, high = guess - 40.0, guess + 40.0
+    inside: dict[str, tuple[float, float]] = {}  # the nearest points on either side: place and miss
+    best: tuple[float, Plan, Outcome] | None = None
+    nearest: tuple[float, Outcome] | None = None
+    x, width = guess, 1.0
+    for _ in range(MOST_TRIALS):
+        plan = plan_at(x)
+        outcome = rehearse(plan)
+        miss = goal.miss(outcome)
+        met = miss <= 0
+        finer = met if goal.kind == "size" else not met  # where the border lies
+        inside["high" if finer else "low"] = x, miss
+        if met and (best is None or abs(miss) < abs(best[0])):
+            best = miss, plan, outcome
+        if nearest is None or miss < nearest[0]:
+            nearest = miss, outcome
+        if (met and -NEAR[goal.kind] < miss and goal.kind != "score") or _closed(inside, goal):
+            break
+        if "low" in inside and "high" in inside:
+            x = _between(inside, halve=goal.kind == "score")
+        else:
+            step = -miss / slope if slope and math.isfinite(miss) else 0.0
+            step = max(-8.0, min(8.0, step * 1.05))
+            x += (-1 if finer else 1) * max(abs(step), width / 8)
+            width *= 2
+        if not low < x < high:
+            break
+    if best is None:
+        assert nearest is not None
+        raise ArgumentError(_out_of_reach(goal, family, nearest[1]))
+    return best[1], best[2]
+
+
+def _closed(inside: Mapping[str, tuple[float, float]], goal: Goal) -> bool:
+    return len(inside) == 2 and inside["high"][0] - inside["low"][0] < NEAR[goal.kind] / 8
+
+
+def _between(inside: Mapping[str, tuple[float, float]], *, halve: bool) -> float:
+    """Aim a little inside of where a straight line puts the border, and never too near to what is known."""
+    (low, below), (high, above) = inside["low"], inside["high"]
+    share = below / (below - above) if math.isfinite(below) and math.isfinite(above) and below != above else 0.5
+    if halve or high - low > 2:
+        share = 0.5
+    return low + (high - low) * min(0.95, max(0.05, share))
+
+
+def _by_choice(goal: Goal, plan: Plan, family: Family, rehearse: Rehearsal) -> tuple[Plan, Outcome]:
+    """Measure every choice, then let λ choose for each tensor."""
+    measured = [(choice, rehearse(plan.tuned(family.text(choice), family(choice)))) for choice in family.choices]
+    lossy = [
+        name
+        for name in measured[0][1].tensors
+        if plan.recipe_for(name) is plan.recipe and any(outcome.tensors[name][1] for _, outcome in measured)
+    ]
+    table = {name: [(choice, *outcome.tensors[name]) for choice, outcome in measured] for name in lossy}
+
+    def plan_at(x: float) -> Plan:
+        chosen = {}
+        for name, rows in table.items():
+            choice = min(rows, key=lambda row: (row[2].noise if row[2] else 0.0) + 2.0**x * row[1])[0]
+            chosen[name] = choice
+        recipes = {choice: family(choice) for choice in set(chosen.values())}
+        return plan.each({name: recipes[choice] for name, choice in chosen.items()})
+
+    slopes = [math.log2(slope) for rows in table.values() for slope in _slopes(rows)]
+    guess = sum(slopes) / len(slopes) if slopes else 0.0
+    return _search(goal, family, plan_at, rehearse, guess)
+
+
+def _slopes(rows: list[tuple[Any, int, Error | None]]) -> Iterator[float]:
+    points = sorted((size, error.noise if error else 0.0) for _, size, error in rows)
+    for (small, much), (large, little) in itertools.pairwise(points):
+        if large > small and much > little:
+            yield (much - little) / (large - small)
+
+
+def _out_of_reach(goal: Goal, family: Family, nearest: Outcome) -> str:
+    value = getattr(goal, "least" if goal.score else goal.name)
+    found = goal.measured(nearest)
+    shown = f"{found:,.0f} bytes" if goal.name == "size" else f"{found:.4g}"
+    hint = {
+        "size": "what else the file holds (tensors that are kept exactly, names) is most of it",
+        "error": "lossless coding has none",
+        "score": "is it reached by the weights themselves?",
+    }[goal.kind]
+    return f"{goal.name} {value:,} is out of reach of {family.name}: the nearest is {shown}; {hint}"
