@@ -16,7 +16,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.codecs import stage_class
 from featherweight.dtypes import Array
-from featherweight.stage import AnyRecipe, Recipe, Stage, chain, check_params, param
+from featherweight.stage import AnyRecipe, Recipe, Smallest, Stage, chain, check_params, param
 
 __all__ = ["Auto"]
 
@@ -25,6 +25,7 @@ __all__ = ["Auto"]
 COST_NS = {"raw": (0.1, 0.0), "huffman": (0.45, 0.17), "rans": (1.3, 0.0)}
 BITS_PER_NS = {"fast": 0.15, "small": 0.0}
 SAMPLE, RUN = 2048, 128
+TABLES = 1 << 16  # elements from which on the tables of classes are small beside what they spare
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ class Auto:
         row = dtypes.of(x.dtype)
         if row.kind == "f" and row.bits >= 32 and _stage("narrow").pays(x):
             return self._each(_stage("narrow"))
-        if row.kind == "f" and row.bits >= 16 and x.size >= 4096 and (self.effort == "small" or zeros > 0.05):
-            return self._conditional(x, zeros > 0.05)
-        return self._each(_stage("planes"), row.word.itemsize)
+        plain = self._each(_stage("planes"), row.word.itemsize)
+        if row.kind == "f" and row.bits >= 16 and x.size >= 256 and (self.effort == "small" or zeros > 0.05):
+            conditional = self._conditional(x, zeros > 0.05)
+            return conditional if x.size >= TABLES else Smallest((conditional, plain))
+        return plain
 
     def _each(self, stage: Stage, count: int | None = None) -> Recipe:
         """Ask again for every stream of a stage."""
