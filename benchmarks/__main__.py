@@ -7,7 +7,7 @@ import sys
 
 from benchmarks import _common
 
-NAMES = ("lossless", "coders", "delta", "memory", "start", "report")
+NAMES = ("lossless", "coders", "delta", "memory", "start", "papers", "sparse", "lattice", "weightless", "report")
 
 
 def main(arguments: list[str]) -> int:

@@ -134,6 +134,39 @@ def delta(results: Path) -> str:
     return "\n\n".join(parts)
 
 
+def papers(results: Path) -> str:
+    """Return the recipes of the papers: a table of ratios a fall, and one of bytes and errors."""
+    result = read(results, "papers")
+    cases = [case for case in result["cases"] if case["chosen"]] if result else []
+    parts = []
+    for network in dict.fromkeys(case["network"] for case in cases):
+        rows = [case for case in cases if case["network"] == network]
+        scored = "fall" in rows[0]["chosen"][0] if rows[0]["chosen"] else False
+        goals = sorted({point["fall" if scored else "error"] for case in rows for point in case["chosen"]})
+        lines = []
+        for case in rows:
+            found = {point["fall" if scored else "error"]: point for point in case["chosen"]}
+            cells = [_fallen(found.get(goal)) for goal in goals]
+            last = found.get(0.2 if scored else 1e-2) or case["chosen"][-1]
+            lines.append([case["recipe"], *cells, _shares(last)])
+        title = f"{network}, {rows[0]['bytes']:,} bytes" + (f", {rows[0]['before']:g}" if scored else "")
+        falls = [f"-{goal:g}" if scored else f"nmse {goal:g}" for goal in goals]
+        parts.append(table([title, *falls, "bytes of it"], lines))
+    return "\n\n".join(parts)
+
+
+def _fallen(point: dict[str, Any] | None) -> str:
+    """Return a ratio and, in brackets, by how much the test set says the accuracy moved."""
+    if point is None:
+        return ""
+    return f"{point['ratio']:.2f} x" + (f" ({-point['down']:+.2f})" if "down" in point else "")
+
+
+def _shares(point: dict[str, Any]) -> str:
+    """Return the parts of a file that take bytes."""
+    return ", ".join(f"{part} {size:,}" for part, size in point["parts"].items() if size)
+
+
 def _rows_of(name: str, show: Callable[[Any], str], key: str | None) -> Callable[[Path], str]:
     def made(results: Path) -> str:
         result = read(results, name)
@@ -157,6 +190,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "memory": _rows_of("memory", memory.show, None),
     "start": _rows_of("start", start.show, "rows"),
     "others": others,
+    "papers": papers,
 }
 
 

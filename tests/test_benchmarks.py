@@ -82,7 +82,18 @@ def test_speeds_and_paired_ratios():
 
 def test_the_list_of_benchmarks():
     listed = benchmark().stdout
-    for name in ("lossless", "coders", "delta", "memory", "start", "report"):
+    for name in (
+        "lossless",
+        "coders",
+        "delta",
+        "memory",
+        "start",
+        "papers",
+        "sparse",
+        "lattice",
+        "weightless",
+        "report",
+    ):
         assert f"  {name}" in listed
     assert "usage" in benchmark("no-such-benchmark", code=1).stdout
 
@@ -127,6 +138,24 @@ def test_delta_and_memory_quick(tmp_path):
     benchmark(*options, "--check")
     assert "lossless-delta" in readme.read_text()
     assert "peak RssAnon" in readme.read_text()
+
+
+def test_lattice_quick(tmp_path):
+    benchmark("lattice", "--quick", "--out", str(tmp_path / "lattice.json"))
+    rows = json.loads((tmp_path / "lattice.json").read_text())["rows"]
+    assert len(rows) == 10
+    for row in rows:
+        assert row["moment"] == pytest.approx(row["known moment"], rel=0.02)
+        assert row["largest error"] <= row["bound"]
+        assert abs(row["bits"] - row["limit"]) < 0.05
+
+
+def test_sparse_quick(tmp_path):
+    benchmark("sparse", "--quick", "--out", str(tmp_path / "sparse.json"))
+    stream, tensors = json.loads((tmp_path / "sparse.json").read_text())["tables"]
+    bits = {row["name"].removeprefix("featherweight "): row["bits"] for row in stream["rows"] + tensors["rows"]}
+    assert bits["gaps(8, gaps=huffman, values=huffman)"] < bits["gaps(4, gaps=huffman, values=huffman)"]
+    assert bits["indices under classes of the weights before"] < bits["relative index"] < bits["rANS"]
 
 
 def test_a_benchmark_whose_data_are_absent_says_so(tmp_path, monkeypatch):

@@ -26,14 +26,14 @@ def test_the_example_decodes_to_what_the_document_says():
 
 def test_the_document_numbers_the_codecs_and_element_types_as_the_code_does():
     table = DOCUMENT.partition("| number | codec |")[2].partition("\n\n")[0]
-    cells = dict(re.findall(r"\| (\d+) \| ([a-z]+) ", table))
+    cells = dict(re.findall(r"\| (\d+) \| ([a-z0-9_]+) ", table))
     assert {str(number): name for number, name in CODECS.items()} == cells
     types = {int(number): name for number, name in re.findall(r"\b(\d+) ([A-Z]+\d\w*|BOOL)\b", DOCUMENT)}
     assert {row.id: row.name for row in all_types()} == {n: t for n, t in types.items() if n <= len(all_types())}
 
 
 def test_the_readme_lists_every_codec():
-    listed = re.findall(r"^\| `([a-z]+)` \|", README, re.MULTILINE)
+    listed = re.findall(r"^\| `([a-z0-9_]+)` \|", README, re.MULTILINE)
     assert list(CODECS.values()) == listed
 
 

@@ -60,11 +60,54 @@ def skewed(*shape: int, seed: int = 0) -> Array:
     return np.cumprod(np.stack(ones), axis=0, dtype=np.uint8).sum(axis=0, dtype=np.uint8).reshape(shape)
 
 
+def pruned(*shape: int) -> Array:
+    """Return bytes below 16, seven eighths of them 0."""
+    words = bits("U8", *shape, seed=5)
+    return np.where(words < 32, words % 16, 0).astype(np.uint8)
+
+
+def steps(kind: str, *shape: int, low: int, high: int) -> Array:
+    """Return all multiples of 1/64 between two, over and over along rows."""
+    every = (np.arange(shape[-1]) * 7 % (high - low + 1) + low) / 64
+    return np.broadcast_to(every, shape).astype(dtypes.of(kind).dtype)
+
+
+def ternary(kind: str, scale: float, *shape: int) -> Array:
+    """Return numbers that are mostly 0, else plus or minus `scale`."""
+    words = bits("U8", *shape, seed=6)
+    return np.where(words < 8, scale, np.where(words > 240, -scale, 0)).astype(dtypes.of(kind).dtype)
+
+
+def zero_runs() -> Array:
+    """Return bytes below 243 with runs of 121 of every length up to 60 between them."""
+    parts = [np.r_[np.full(n, 121), byte] for n, byte in enumerate((bits("U8", 60) % 243).tolist())]
+    return np.concatenate(parts).astype(np.uint8)
+
+
+def gaussian(kind: str, *shape: int) -> Array:
+    """Return the four best levels for the normal distribution, each as often as there."""
+    levels = np.array([-1583788, -474774, 474774, 1583788]) / 2.0**20
+    places = np.searchsorted([-0.98, 0, 0.98], weights("F32", *shape).astype(np.float64) * 27.7)
+    return levels[places].astype(np.float32).astype(dtypes.of(kind).dtype)
+
+
 def changed(base: Array) -> Array:
     """Return the array with every 61st element one step further."""
     x = base.copy()
     x.view(f"u{x.dtype.itemsize}").reshape(-1)[::61] += 1
     return x
+
+
+def walk(kind: str, *shape: int, paths: int) -> Array:
+    """Return points that a trellis of 8 states reaches."""
+    nexts = ((0, 2), (7, 5), (1, 3), (6, 4), (2, 0), (5, 7), (3, 1), (4, 6))
+    indices = skewed(int(np.prod(shape))).astype(int) * np.where(bits("BOOL", int(np.prod(shape)), seed=5), 1, -1)
+    states, points = [0] * paths, []
+    for i, k in enumerate(indices.tolist()):
+        state = states[i % paths]
+        points.append(2 * k - (state & 1) * ((k > 0) - (k < 0)))
+        states[i % paths] = nexts[state][k & 1]
+    return np.array(points, dtypes.of(kind).dtype).reshape(shape)
 
 
 class Golden(NamedTuple):
@@ -79,8 +122,18 @@ def base() -> dict[str, Array]:
     return {"base": weights("BF16", 40, 30, seed=3)}
 
 
+def book() -> dict[str, Array]:
+    return {"book": steps("F32", 17, low=-8, high=8)}
+
+
 def small(kind: str) -> Golden:
     return Golden("raw", lambda: bits(kind, 3, 5, seed=7))
+
+
+def lattice(parameters: str, kind: str, count: int) -> Golden:
+    """Return a case of weights that lie on the points of a lattice."""
+    recipe = f"lattice({parameters})"
+    return Golden(recipe, lambda: featherweight.decode(featherweight.encode(weights(kind, count), recipe)))
 
 
 # By name; the part before the first dash is the codec that the frame is for, or what else it shows.
@@ -132,6 +185,83 @@ CASES: dict[str, Golden] = {
     "bitpack-five": Golden("bitpack", lambda: bits("U8", 30, 41) & np.uint8(31)),
     "bitpack-zero": Golden("bitpack", lambda: np.zeros(100, np.uint8)),
     "scales-exponents": Golden("scales", lambda: skewed(30, 40)),
+    "gaps-f32": Golden("gaps", lambda: sparse("F32", 40, 30)),
+    "gaps-fillers": Golden("gaps(3, gaps=bitpack(3), values=bitpack)", lambda: pruned(40, 30)),
+    "gaps-c128": Golden("gaps(2)", lambda: sparse("C128", 40, 30)),
+    "gaps-none": Golden("gaps", lambda: np.zeros(300, np.int16)),
+    "sparse-bf16": Golden("sparse(mask=bitpack)", lambda: sparse("BF16", 40, 30)),
+    "sparse-i4": Golden("sparse", lambda: (bits("U8", 9, 11) & np.uint8(1)).view(dtypes.of("I4").dtype)),
+    "sparse-c128": Golden("sparse", lambda: sparse("C128", 40, 30)),
+    "sparse-none": Golden("sparse", lambda: np.zeros((3, 5), np.float16)),
+    "kmeans-f32": Golden("kmeans", lambda: steps("F32", 40, 30, low=-8, high=7)),
+    "kmeans-bf16": Golden("kmeans(8, index=bitpack)", lambda: steps("BF16", 40, 30, low=-4, high=3)),
+    "kmeans-zero": Golden("kmeans(zero=true, index=rans)", lambda: pruned(40, 30).astype(np.float16)),
+    "kmeans-wide": Golden("kmeans(400, init=exact)", lambda: steps("F64", 1200, low=-200, high=199)),
+    "kmeans-empty": Golden("kmeans", lambda: np.zeros((0, 3), np.float32)),
+    "kmeans-given": Golden("kmeans(given=@book)", lambda: steps("F32", 40, 30, low=-8, high=7), book),
+    "affine-channels": Golden("affine", lambda: steps("F32", 4, 300, low=-127, high=127)),
+    "affine-tensor": Golden("affine(4, tensor, index=bitpack)", lambda: steps("BF16", 9, 50, low=-7, high=7)),
+    "affine-groups": Golden("affine(3, group, 16, scale=f16)", lambda: steps("F16", 3, 2, 23, low=-3, high=3)),
+    "affine-zeros": Golden("affine(symmetric=false)", lambda: steps("F32", 3, 300, low=-100, high=155)),
+    "affine-one": Golden("affine(1, index=bitpack)", lambda: (bits("U8", 9, 50) & np.uint8(2)) - np.float32(1)),
+    "affine-f64": Golden("affine", lambda: steps("F64", 300, low=-127, high=127) * 2.0**900),
+    "affine-empty": Golden("affine", lambda: np.zeros((0, 3), np.float32)),
+    "cast-bf16": Golden("cast(bf16)", lambda: weights("BF16", 90, 50).astype(np.float32)),
+    "cast-f16": Golden("cast(f16)", lambda: weights("F16", 9, 50).astype(np.float64)),
+    "cast-e4m3": Golden("cast(f8_e4m3)", lambda: steps("BF16", 90, 50, low=-15, high=15)),
+    "cast-f4": Golden("cast(f4)", lambda: (bits("U8", 9, 11) & np.uint8(3)).astype(np.float16)),
+    "uniform-f32": Golden("uniform(0.0078125)", lambda: steps("F32", 40, 30, low=-8, high=7) * np.float32(0.5)),
+    "uniform-f64": Golden("uniform(0.046875)", lambda: steps("F64", 40, 30, low=-200, high=199) * 3),
+    "uniform-bf16": Golden("uniform(0.015625, index=ggd)", lambda: steps("BF16", 40, 30, low=-8, high=7)),
+    "uniform-empty": Golden("uniform(1)", lambda: np.zeros((0, 3), np.float32)),
+    "ggd-skewed": Golden("ggd", lambda: skewed(50, 70).astype(np.int8) - np.int8(2)),
+    "ggd-wide": Golden("ggd", lambda: bits("I16", 3000)),
+    "ggd-empty": Golden("ggd", lambda: np.zeros(0, np.int32)),
+    "levels-index": Golden(
+        "levels(values=uniform(0.015625, index=ggd(given=[row, column])))",
+        lambda: steps("F32", 40, 30, low=-8, high=7) * np.arange(1, 41, dtype=np.float32)[:, None],
+    ),
+    "trellis-f32": Golden("trellis(1, rate=0, index=ggd(8))", lambda: walk("F32", 40, 30, paths=16)),
+    "trellis-large": Golden("trellis(1, rate=0, index=ggd(8))", lambda: walk("F32", 200, 300, paths=128)),
+    "trellis-f16": Golden("trellis(1, rate=0)", lambda: walk("F16", 600, paths=16)),
+    "lattice-z": Golden("lattice(z, 0.015625)", lambda: steps("F32", 9, 50, low=-99, high=99)),
+    "lattice-common": lattice("step=0.01, dither=true, common=3", "F32", 400),
+    "lattice-a2": lattice("a2, 0.02", "BF16", 401),
+    "lattice-d4": lattice("d4, 0.02, true, 5", "F32", 403),
+    "lattice-e8": lattice("e8, 0.01, true, 7", "F64", 404),
+    "lattice-leech": lattice("leech, 0.0001, true", "F32", 600),
+    "bzip2-bytes": Golden("bzip2", lambda: pruned(40, 30)),
+    "bzip2-c128": Golden("bzip2", lambda: bits("C128", 3, 5)),
+    "bzip2-empty": Golden("bzip2", lambda: np.zeros((0, 3), np.bool_)),
+    "lzma-bytes": Golden("lzma", lambda: pruned(40, 30)),
+    "lzma-i16": Golden("lzma(lc=3)", lambda: steps("F32", 40, 300, low=-99, high=99).astype(np.int16)),
+    "zstd-bytes": Golden("zstd", lambda: pruned(40, 30)),
+    "zstd-i16": Golden("zstd(3)", lambda: bits("I16", 9, 50)),
+    "bloomier-sparse": Golden("bloomier(16)", lambda: skewed(30, 40)),
+    "bloomier-full": Golden("bloomier(8, seed=7)", lambda: skewed(50, 70) + np.uint8(1)),
+    "bloomier-u16": Golden(
+        "bloomier(extra=0)", lambda: skewed(50, 70).astype(np.uint16) * np.uint16(99) + np.uint16(1)
+    ),
+    "bloomier-none": Golden("bloomier", lambda: np.zeros((3, 4), np.uint8)),
+    "ribbon-sparse": Golden("ribbon(16)", lambda: skewed(30, 40)),
+    "ribbon-full": Golden("ribbon(8, seed=7)", lambda: skewed(50, 170) + np.uint8(1)),
+    "ribbon-u16": Golden("ribbon(extra=0)", lambda: skewed(50, 70).astype(np.uint16) * np.uint16(99) + np.uint16(1)),
+    "ribbon-none": Golden("ribbon", lambda: np.zeros((3, 4), np.uint8)),
+    "ternary-f32": Golden("ternary", lambda: ternary("F32", 0.3, 40, 30)),
+    "ternary-f64": Golden("ternary(block=100)", lambda: ternary("F64", 1e300, 40, 33)),
+    "ternary-bf16": Golden("ternary(values=rans)", lambda: ternary("BF16", 1e-38, 40, 30)),
+    "ternary-parts": Golden(
+        "ternary(given=@parts)",
+        lambda: np.concatenate([ternary("F32", 2.0, 700), ternary("F32", 0.1, 500)]),
+        lambda: {"parts": np.array([700, 0, 500], np.uint64)},
+    ),
+    "base3-rows": Golden("base3", lambda: bits("U8", 7, 11) % np.uint8(3)),
+    "base3-empty": Golden("base3", lambda: np.zeros((0, 3), np.uint8)),
+    "zero_run-runs": Golden("zero_run", zero_runs),
+    "lloydmax-two": Golden("lloydmax(2, index=bitpack)", lambda: gaussian("F32", 30, 40)),
+    "lloydmax-blocks": Golden("lloydmax(2, 256)", lambda: gaussian("F64", 600)),
+    "density-pruned": Golden("density(50, density=rans, values=rans(given=density))", lambda: pruned(40, 31)),
+    "recipe-3lc": Golden("ternary(values=base3(bytes=zero_run))", lambda: ternary("F32", 0.3, 40, 30)),
     "recipe-lossless": Golden("lossless", lambda: weights("BF16", 100, 90)),
     "recipe-lossless-small": Golden("lossless-small", lambda: weights("BF16", 100, 90)),
     "recipe-lossless-f32": Golden("lossless", lambda: weights("F32", 100, 90)),

@@ -35,7 +35,7 @@ from featherweight.frame import (
     checksum,
     piece_shape,
 )
-from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage
+from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage, hints_of
 
 __all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "encode_into", "step_of"]
 
@@ -228,11 +228,15 @@ class _Builder:
             return self._rewrite(x, recipe.stage, recipe, scope, depth)
         codec = recipe.stage.codec
         with within(codec.name):
-            given = [self._given(name, scope) for name in recipe.given]
+            known = len(codec.given)
+            given = [self._given(name, scope) for name in recipe.given[:known]]
+            hints = [self._peek(name, scope) for name in recipe.given[known:]]
             codec.out.check(Spec(x.dtype, x.shape), ArgumentError)
             for port, edge in zip(codec.given, given, strict=False):
                 port.check(edge.spec, ArgumentError)
-            encoded = recipe.stage.encode(x, *(edge.value() for edge in given))
+            for port, hint in zip(hints_of(recipe.stage), hints, strict=False):
+                port.check(Spec(hint.dtype, hint.shape), ArgumentError)
+            encoded = recipe.stage.encode(x, *(edge.value() for edge in given), *hints)
             then, siblings, made = dict(recipe.then), dict(scope), []
             self.depth += 1
             for port, raw in zip(codec.streams, encoded.streams, strict=False):

@@ -6,7 +6,7 @@ nothing and stays inside its arrays whatever bytes they hold::
     @kernel("i8(u1[r], u1[w])")
     def copy(source, target): ...
 
-The signature is explicit, so each kernel is compiled exactly once: scalars are ``u1 u2 u4 u8 i8 f4 f8``, arrays
+The signature is explicit, so each kernel is compiled exactly once: scalars are ``u1 u2 u4 u8 i1 i2 i4 i8 f4 f8``, arrays
 are contiguous and one-dimensional, ``[r]`` for read-only inputs and ``[w]`` for outputs (``[:,r]`` and ``[:,w]`` are
 two-dimensional). A *primitive* is a function that kernels call::
 
@@ -42,11 +42,14 @@ _SCALARS = {
     "u2": "uint16",
     "u4": "uint32",
     "u8": "uint64",
+    "i1": "int8",
+    "i2": "int16",
+    "i4": "int32",
     "i8": "int64",
     "f4": "float32",
     "f8": "float64",
 }
-_ARGUMENT = re.compile(r"\s*(u1|u2|u4|u8|i8|f4|f8)(\[(:,)?([rw])\])?\s*")
+_ARGUMENT = re.compile(r"\s*(u1|u2|u4|u8|i1|i2|i4|i8|f4|f8)(\[(:,)?([rw])\])?\s*")
 _primitives: list[tuple[Callable[..., Any], Callable[..., Any] | None]] = []
 _lock = threading.RLock()
 

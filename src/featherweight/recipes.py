@@ -22,35 +22,37 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from featherweight import codecs as codec_table
 from featherweight.auto import Auto
 from featherweight.errors import ArgumentError, UnsupportedError
+from featherweight.named import NAMED
 from featherweight.prune import Prune
-from featherweight.stage import AnyRecipe, Port, Recipe, Selector, Smallest, Split, chain, name_of, params, streams_of
+from featherweight.stage import (
+    AnyRecipe,
+    Port,
+    Recipe,
+    Selector,
+    Smallest,
+    Split,
+    chain,
+    hints_of,
+    name_of,
+    params,
+    streams_of,
+)
 from featherweight.weights import Weights
 
-__all__ = ["ENCODING", "NAMED", "Family", "Named", "family", "parse", "text"]
+__all__ = ["ENCODING", "NAMED", "Family", "family", "named", "parse", "text"]
 
 MAX_DEPTH = 32
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w-]))|(?P<name>@?[A-Za-z0-9_][\w.\-/]*)"""
     r"""|'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<mark>[()\[\],=]))"""
 )
-
-
-@dataclass(frozen=True)
-class Named:
-    """A recipe with a name: what it is for, and how it is made (keyword arguments are its knobs)."""
-
-    doc: str
-    make: Callable[..., AnyRecipe]
-    knob: str | None = None  # what goals turn: a step, the larger the coarser, or one of
-    choices: tuple[Any, ...] = ()
-    unit: float = 1.0  # the step of a uniform quantizer that is about as fine as a knob of 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Family:
 
     def __call__(self, value: Any) -> AnyRecipe:
         """Return the recipe with its knob at a value."""
-        return NAMED[self.name].make(*self.positional, **dict(self.named), **{self.knob: value})
+        return named(self.name, *self.positional, **dict(self.named), **{self.knob: value})
 
     def text(self, value: Any) -> str:
         """Return the same as text."""
@@ -74,25 +76,15 @@ class Family:
         return f"{self.name}({', '.join([*known, f'{self.knob}={_show(value)}'])})"
 
 
-NAMED: Mapping[str, Named] = {
-    "lossless": Named("The default: small and fast.", lambda: Split(Auto("fast"), 1 << 20)),
-    "lossless-small": Named(
-        "The smallest lossless coding: scale classes, mantissas under exponents, rANS; a good deal slower.",
-        lambda: Split(Auto("small"), 1 << 20),
-    ),
-    "lossless-delta": Named(
-        "Against a base of the same shape (--base, or refs={'base': …}): costs what the changes cost.",
-        lambda: Split(_delta(), 1 << 20),
-    ),
-}
 _SELECTORS = {"auto": Auto, "weights": Weights}
 _REWRITES = {"prune": Prune}
 ENCODING: Mapping[str, type[Any]] = {**_SELECTORS, **_REWRITES}
 """What stands in recipes and vanishes in encoding: choices by the array, and changes of it."""
 
 
-def _delta() -> Recipe:
-    return chain(codec_table.stage_class("delta")(), given=("@base",), difference=Auto("small"))
+def named(name: str, /, *positional: Any, **knobs: Any) -> AnyRecipe:
+    """Return the recipe of this name with these knobs."""
+    return parse(NAMED[name].text(*positional, **knobs))
 
 
 def parse(source: str, codecs: Mapping[str, Any] = {}) -> AnyRecipe:
@@ -117,7 +109,7 @@ def family(source: str, codecs: Mapping[str, Any] = {}) -> Family:
     if found is None or found.knob is None:
         able = ", ".join(sorted(name for name, each in NAMED.items() if each.knob))
         raise ArgumentError(f"recipe {source!r} has nothing that a goal could steer: take one of {able}")
-    order = list(inspect.signature(found.make).parameters)
+    order = list(inspect.signature(found.text).parameters)
     if found.knob in keyed or found.knob in order[: len(positional)]:
         raise ArgumentError(f"recipe {source!r} says {found.knob} itself, which the goal is to find: leave one out")
     plain = {key: _plain(value) for key, value in keyed.items()}
@@ -257,16 +249,16 @@ class _Reader:
             return _Word(token, self, self.place - 1, depth)
         return self.recipe(depth)
 
-    def build(self, name: str, positional: list[Any], named: dict[str, Any]) -> AnyRecipe:
+    def build(self, name: str, positional: list[Any], keyed: dict[str, Any]) -> AnyRecipe:
         if name == "split":
-            return _split(*positional, **named)
+            return _split(*positional, **keyed)
         if name == "smallest":
-            return _smallest(*positional, **named)
+            return _smallest(*positional, **keyed)
         if name in NAMED:
-            return NAMED[name].make(*map(_plain, positional), **{key: _plain(v) for key, v in named.items()})
+            return named(name, *map(_plain, positional), **{key: _plain(v) for key, v in keyed.items()})
         if name in _SELECTORS:
-            return self.selector(_SELECTORS[name], positional, named)
-        return self.stage(name, positional, named)
+            return self.selector(_SELECTORS[name], positional, keyed)
+        return self.stage(name, positional, keyed)
 
     def selector(self, cls: Any, positional: list[Any], named: dict[str, Any]) -> AnyRecipe:
         fields = {f.name: f.metadata["recipe"] for f in params(cls)}
@@ -282,7 +274,7 @@ class _Reader:
             raise ArgumentError(f"codecs[{name!r}] must be the stage's class, not {found!r}")
         cls: Any = found
         fields, streams = [f.name for f in params(cls)], streams_of(cls)
-        ports: tuple[Port, ...] = getattr(cls, "codec", cls).given
+        ports: tuple[Port, ...] = getattr(cls, "codec", cls).given + hints_of(cls)
         if len(positional) > len(fields):
             raise self.fail(f"{name} takes {len(fields)} arguments without a key: {', '.join(fields) or 'none'}")
         values = {**dict(zip(fields, positional, strict=False))}

@@ -24,6 +24,7 @@ from featherweight.errors import ArgumentError, FrameError
 __all__ = [
     "AnyRecipe",
     "Codec",
+    "Edge",
     "Empty",
     "Encoded",
     "Port",
@@ -37,6 +38,7 @@ __all__ = [
     "Wire",
     "chain",
     "check_params",
+    "hints_of",
     "name_of",
     "param",
     "params",
@@ -87,6 +89,23 @@ class Port(NamedTuple):
             raise error(f"its {self.name} can be {wanted}, not {spec.dtype}{list(spec.shape)}")
 
 
+class Edge(Protocol):
+    """An edge of which perhaps only some elements are needed; see ``Codec.at``."""
+
+    @property
+    def spec(self) -> Spec:
+        """Its dtype and shape."""
+        ...
+
+    def whole(self) -> Array:
+        """Return all of it."""
+        ...
+
+    def at(self, positions: Array, /) -> Array:
+        """Return the elements at flat positions (u64, in bounds), one-dimensional."""
+        ...
+
+
 class Encoded(NamedTuple):
     """What `Stage.encode` returns; `streams` are in the order of ``codec.streams``, trailing ones may be absent."""
 
@@ -102,6 +121,9 @@ class Codec:
     FrameError for whatever the ports did not rule out. A codec with several streams may be sent without the
     trailing ones but never without the first, and without `given`, if its decode says what that means. `exact` is
     False where float arithmetic makes the last bits depend on the machine.
+
+    A codec whose elements can be had one by one may say how: ``at(wire, streams, given, spec, positions)`` returns, in
+    one dimension, what decoding puts at these flat positions (u64, in bounds) of an array of that spec.
     """
 
     name: str
@@ -111,11 +133,16 @@ class Codec:
     decode: Callable[[Any, tuple[Array, ...], tuple[Array, ...], Array], None]
     given: tuple[Port, ...] = ()
     exact: bool = True
+    at: Callable[[Any, tuple[Edge, ...], tuple[Edge, ...], Spec, Array], Array] | None = None
 
 
 @runtime_checkable
 class Stage(Protocol):
-    """The encoder's side: any frozen dataclass with these members, whose fields are plain values, never arrays."""
+    """The encoder's side: any frozen dataclass with these members, whose fields are plain values, never arrays.
+
+    A stage may also have ``hints: ClassVar[tuple[Port, ...]]``: arrays that the encoder looks at and the decoder does
+    without; they come after those of ``codec.given``.
+    """
 
     codec: ClassVar[Codec]
 
@@ -210,13 +237,19 @@ def streams_of(stage: Stage | Rewrite | type[Any]) -> tuple[str, ...]:
     return ("values",) if not hasattr(stage, "codec") else tuple(port.name for port in stage.codec.streams)
 
 
+def hints_of(stage: Any) -> tuple[Port, ...]:
+    """Return what the encoder of a stage, or of its class, may be given beyond what the decoder is."""
+    hints: tuple[Port, ...] = getattr(stage, "hints", ())
+    return hints
+
+
 def chain(stage: Stage | Rewrite, /, *, given: tuple[str, ...] = (), **then: AnyRecipe) -> Recipe:
     """Send the streams of `stage` on, by name, into further recipes.
 
     Raises ArgumentError for a stream that the stage does not have, or for more given arrays than it takes.
     """
     name, names = name_of(stage), streams_of(stage)
-    ports = stage.given if isinstance(stage, Rewrite) else stage.codec.given
+    ports = stage.given if isinstance(stage, Rewrite) else stage.codec.given + hints_of(stage)
     for stream in then:
         if stream not in names:
             raise ArgumentError(f"{name} has no stream {stream!r}: it has {', '.join(names)}")

@@ -11,15 +11,15 @@ from featherweight.auto import Auto
 from featherweight.dtypes import Array
 from featherweight.stage import AnyRecipe, Split, check_params, param
 
-__all__ = ["Weights"]
+__all__ = ["Weights", "finite", "weight"]
 
 
 @dataclass(frozen=True)
 class Weights:
     """Code floats of two dimensions or more with `recipe`, and whatever must not be spoilt with `other`.
 
-    That is: biases, norms and other tensors of fewer dimensions, integers and booleans, complex numbers, and tensors
-    that hold a NaN or an infinity.
+    That is: biases, norms and other tensors of fewer dimensions, integers and booleans, complex numbers, scales
+    (F8_E8M0), and tensors that hold a NaN or an infinity.
     """
 
     recipe: AnyRecipe = param(None, doc="for floats of two dimensions or more, all finite", recipe=True)  # noqa: RUF009
@@ -30,7 +30,12 @@ class Weights:
 
     def choose(self, x: Array, /) -> AnyRecipe:
         """Return the recipe for this array."""
-        return self.recipe if x.ndim >= 2 and dtypes.of(x.dtype).kind == "f" and finite(x) else self.other
+        return self.recipe if weight(x) else self.other
+
+
+def weight(x: Array) -> bool:
+    """Return whether an array is one that lossy recipes are for."""
+    return x.ndim >= 2 and dtypes.of(x.dtype).kind == "f" and dtypes.of(x.dtype).name != "F8_E8M0" and finite(x)
 
 
 def finite(x: Array) -> bool:

@@ -64,7 +64,7 @@ def encode(
     """Encode a checkpoint into a .fw file.
 
     Lossless unless the recipe says otherwise. A lossy one changes floats of two dimensions or more and keeps all else
-    exactly; a goal finds how coarse it may be, and takes 'ecsq' where no recipe is named.
+    exactly; a goal finds how coarse it may be, and takes 'tcq' where no recipe is named.
     """
     from featherweight.checkpoint import encode_file
     from featherweight.cli.places import called, default_target, files_of, guard, place, readable, size_of, spare
@@ -72,7 +72,7 @@ def encode(
     from featherweight.plan import Plan
 
     aim = _goal(bits, goal_size, nmse, max_error)
-    plan = Plan.of(recipe or ("ecsq" if aim else "lossless"), rules=rule or ())
+    plan = Plan.of(recipe or ("tcq" if aim else "lossless"), rules=rule or ())
     default, where = default_target(source, ".fw"), readable(source)
     with open_checkpoint(where) as checkpoint:
         before, infos, files = checkpoint.size, list(checkpoint.tensors.values()), files_of(checkpoint)
