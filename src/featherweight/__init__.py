@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from featherweight.goals import Goal
+    from featherweight.lookups import Lookup, lookup
     from featherweight.plan import Plan
     from featherweight.stage import Recipe, Split, chain
+    from featherweight.traffic import Channel, Reducer
 
 __version__ = "0.1.0"
 
@@ -48,21 +50,26 @@ _HOMES = {
         "UnsupportedError",
     ),
     "goals": ("Goal",),
+    "lookups": ("Lookup", "lookup"),
     "plan": ("Plan",),
     "stage": ("Recipe", "Split", "chain"),
+    "traffic": ("Channel", "Reducer"),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ArgumentError",
     "BaseMismatchError",
+    "Channel",
     "FeatherweightError",
     "FrameError",
     "Goal",
     "LimitError",
+    "Lookup",
     "MissingDependencyError",
     "Plan",
     "Recipe",
+    "Reducer",
     "Split",
     "TensorFile",
     "TruncatedError",
@@ -74,6 +81,7 @@ __all__ = [
     "encode_file",
     "inspect",
     "load_file",
+    "lookup",
     "open",
     "save_file",
 ]

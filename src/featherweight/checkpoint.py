@@ -32,6 +32,7 @@ from featherweight.formats._io import Where, file_name, is_stream
 from featherweight.formats.fw import FwFile, FwWriter, create, rehearse
 from featherweight.formats.memory import from_arrays
 from featherweight.goals import Goal, Outcome, reach
+from featherweight.lookups import Lookup
 from featherweight.plan import Plan
 from featherweight.stage import AnyRecipe, Codec
 
@@ -239,6 +240,17 @@ class TensorFile(Mapping[str, Array]):
         """Return a tensor to be indexed before it is decoded: ``file.get_slice(name)[a:b]`` decodes those rows."""
         return TensorSlice(self, self._info(name))
 
+    def lookup(self, name: str) -> Lookup:
+        """Return a tensor of a `.fw` file whose elements can be read one by one: ``file.lookup(name).at(positions)``.
+
+        Coded with `bloomier` or `ribbon` it is not decoded for that. The file must stay open.
+        """
+        info = self._info(name)
+        if self.fw is None:
+            raise ArgumentError(f"look-ups are for .fw files: take {name!r} as an array")
+        refs = self._refs(info)
+        return self.fw.lookup(name, refs=refs, codecs=self._codecs, max_bytes=self._max_bytes)
+
     def blocks(self, name: str, size: int = WINDOW, *, pool: Executor | None = None) -> Iterator[Array]:
         """Decode a tensor in flat blocks of at most `size` elements, one after another.
 
@@ -280,15 +292,12 @@ class TensorFile(Mapping[str, Array]):
 
     def _read(self, info: TensorInfo, start: int, stop: int, out: Array | None, pool: Executor | None) -> Array:
         if self.fw is not None:
-            refs = {}
-            if self.fw.entries[info.name].frame.refs and (base := self._base(info)) is not None:
-                refs["base"] = base
             return self.fw.read(
                 info.name,
                 start,
                 stop,
                 out=out,
-                refs=refs,
+                refs=self._refs(info),
                 codecs=self._codecs,
                 max_bytes=self._max_bytes,
                 pool=pool,
@@ -298,6 +307,12 @@ class TensorFile(Mapping[str, Array]):
             return found
         out[:] = found
         return out
+
+    def _refs(self, info: TensorInfo) -> dict[str, Array]:
+        """Return what a tensor's frame must be given."""
+        assert self.fw is not None
+        base = self._base(info) if self.fw.entries[info.name].frame.refs else None
+        return {} if base is None else {"base": base}
 
     def _info(self, name: str) -> TensorInfo:
         if name not in self.infos:

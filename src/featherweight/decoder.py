@@ -45,26 +45,43 @@ from featherweight.frame import (
 )
 from featherweight.stage import Codec, Spec
 
-__all__ = ["Fetch", "Part", "Plan", "digest", "parts_between", "prepare", "reference_part", "run", "run_range"]
+__all__ = [
+    "Fetch",
+    "Part",
+    "Plan",
+    "Ready",
+    "Step",
+    "digest",
+    "leaves_of",
+    "parts_between",
+    "prepare",
+    "reference_part",
+    "run",
+    "run_range",
+    "verify",
+]
 
 Fetch = Callable[[int, int], Any]
 """(offset, length) of the body to bytes."""
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
+    """A node made ready to run."""
+
     decode: Callable[..., None]
     wire: Any
     streams: tuple[int, ...]
     given: tuple[int, ...]
     spec: Spec | None  # None: the program's result
     name: str
+    at: Callable[..., Array] | None
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
     """A program with its codecs at hand; `scratch` is the bytes of its intermediates."""
 
     program: Program
-    steps: tuple[_Step, ...]
+    steps: tuple[Step, ...]
     scratch: int
 
 
@@ -85,7 +102,7 @@ class _Cut(NamedTuple):
 
     spec: Spec
     step: int
-    branches: Mapping[int, _Ready]
+    branches: Mapping[int, Ready]
     parts: tuple[Part, ...]
 
 
@@ -93,7 +110,7 @@ class Plan(NamedTuple):
     """A frame made ready to run."""
 
     spec: Spec
-    root: _Ready
+    root: Ready
     record: tuple[int, ...]
     offset: int  # of what the root program itself stores
     size: int
@@ -184,7 +201,7 @@ def run(plan: Plan, fetch: Fetch, out: Array, pool: Executor | None = None) -> N
         return whole
 
     body = fetch(plan.offset, plan.size)
-    _verify(body, plan.record[0])
+    verify(body, plan.record[0])
     _run_program(plan.root, body, plan.record, out, refs, (), np.empty, split_edge, plan)
 
 
@@ -237,7 +254,7 @@ def _run_parts(
             local.buffers = []
         local.used = 0
         body = fetch(part.offset, part.size)
-        _verify(body, part.record[0])
+        verify(body, part.record[0])
         out = flat[part.start - first : part.start - first + part.count]
         out = out.reshape(piece_shape(shape, cut.step, part.start))
         refs = [reference_part(array, shape, cut.step, part.start) for _, array in plan.refs]
@@ -264,13 +281,14 @@ def _run_parts(
             future.result()
 
 
-def _verify(body: Any, expected: int) -> None:
+def verify(body: Any, expected: int) -> None:
+    """Raise FrameError unless the checksum is right."""
     if checksum(body) != expected:
         raise FrameError("stored bytes do not match their checksum: the data is damaged")
 
 
 def _run_program(
-    ready: _Ready,
+    ready: Ready,
     body: Any,
     record: Sequence[int],
     out: Array,
@@ -280,12 +298,47 @@ def _run_program(
     split_edge: Callable[[int, list[Array | None]], Array] | None,
     plan: Plan,
 ) -> None:
+    edges = leaves_of(ready.program, body, record, refs, given, plan)
+    splits = {i: n for n, i in enumerate(i for i, leaf in enumerate(ready.program.leaves) if leaf[0] == SPLIT)}
+
+    def edge(index: int) -> Array:
+        found = edges[index]
+        if found is None:
+            assert split_edge is not None
+            found = edges[index] = split_edge(splits[index], edges + [None] * len(ready.steps))
+        return found
+
+    name = ""
+    try:
+        for decode, wire, streams, givens, spec, name, _ in ready.steps:  # noqa: B007
+            target = out if spec is None else empty(spec.shape, spec.dtype)
+            decode(wire, tuple([edge(i) for i in streams]), tuple([edge(i) for i in givens]), target)
+            edges.append(target)
+    except FeatherweightError as error:
+        error.path = f"{name}/{error.path}" if error.path else name
+        raise
+    if not ready.steps:
+        result = edge(len(edges) - 1)
+        if result is not out:
+            if result.size != out.size or result.dtype != out.dtype:
+                raise FrameError(f"{result.size} stored elements of {result.dtype} for {out.size} of {out.dtype}")
+            out[...] = result.reshape(out.shape)
+
+
+def leaves_of(
+    program: Program,
+    body: Any,
+    record: Sequence[int],
+    refs: Sequence[Array],
+    given: Sequence[Array | None],
+    plan: Plan,
+) -> list[Array | None]:
+    """Return the edges that no node makes; None for a split one, which is not made yet."""
     edges: list[Array | None] = []
-    place, number, split = 0, 1, 0
+    place, number = 0, 1
     data = np.frombuffer(body, np.uint8)
-    splits: dict[int, int] = {}
-    digests = len(record) - sum(leaf[0] == REFERENCE for leaf in ready.program.leaves)
-    for leaf in ready.program.leaves:
+    digests = len(record) - sum(leaf[0] == REFERENCE for leaf in program.leaves)
+    for leaf in program.leaves:
         kind = leaf[0]
         if kind in (FLAT, SHAPED):
             size = record[number]
@@ -303,32 +356,8 @@ def _run_program(
                 raise FrameError("a piece is given an edge that is made after it")
             edges.append(given[leaf[1]])
         else:
-            splits[len(edges)] = split
             edges.append(None)
-            split += 1
-
-    def edge(index: int) -> Array:
-        found = edges[index]
-        if found is None:
-            assert split_edge is not None
-            found = edges[index] = split_edge(splits[index], edges + [None] * len(ready.steps))
-        return found
-
-    name = ""
-    try:
-        for decode, wire, streams, givens, spec, name in ready.steps:  # noqa: B007
-            target = out if spec is None else empty(spec.shape, spec.dtype)
-            decode(wire, tuple([edge(i) for i in streams]), tuple([edge(i) for i in givens]), target)
-            edges.append(target)
-    except FeatherweightError as error:
-        error.path = f"{name}/{error.path}" if error.path else name
-        raise
-    if not ready.steps:
-        result = edge(len(edges) - 1)
-        if result is not out:
-            if result.size != out.size or result.dtype != out.dtype:
-                raise FrameError(f"{result.size} stored elements of {result.dtype} for {out.size} of {out.dtype}")
-            out[...] = result.reshape(out.shape)
+    return edges
 
 
 def _stored(leaf: tuple[int, ...], data: Array) -> Array:
@@ -381,7 +410,7 @@ def _edges(program: Program, out: Spec, refs: Sequence[Spec], given: Sequence[Sp
     return [*edges, out] if program.nodes else edges
 
 
-def _ready(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec]) -> _Ready:
+def _ready(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec]) -> Ready:
     steps = []
     scratch = sum(_nbytes(spec_of(spec)) for spec in program.specs)
     for i, node in enumerate(program.nodes):
@@ -408,8 +437,9 @@ def _ready(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec])
                 ) from None
             raise FrameError(f"its record is not well-formed: {error}", path=codec.name) from None
         last = i == len(program.nodes) - 1
-        steps.append(_Step(codec.decode, wire, node.streams, node.given, None if last else edges[index], codec.name))
-    return _Ready(program, tuple(steps), scratch)
+        spec = None if last else edges[index]
+        steps.append(Step(codec.decode, wire, node.streams, node.given, spec, codec.name, codec.at))
+    return Ready(program, tuple(steps), scratch)
 
 
 def _resolve(node: Node, codecs: Mapping[str, Codec]) -> Codec:

@@ -30,6 +30,7 @@ from featherweight.errors import ArgumentError, FrameError, TruncatedError, Unsu
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
 from featherweight.formats._io import Source, Where, create_target
 from featherweight.frame import Frame, body_size, check, checksum
+from featherweight.lookups import Lookup
 from featherweight.stage import AnyRecipe, Codec
 
 __all__ = ["MAGIC", "Entry", "FwFile", "FwWriter", "Loss", "create", "read", "rehearse", "write"]
@@ -141,6 +142,17 @@ class FwFile:
                 run(plan, self._fetch(entry, 0, entry.size), every, pool)
                 out[:] = every.reshape(-1)[start:stop]
         return out
+
+    def lookup(
+        self, name: str, *, refs: Mapping[str, Array] = {}, codecs: Mapping[str, Codec] = {}, max_bytes: int = MAX_BYTES
+    ) -> Lookup:
+        """Make a tensor ready for look-ups, which fetch what they need and no sooner."""
+        entry = self.entries[name]
+
+        def fetch(offset: int, length: int) -> memoryview:
+            return self.source.read(entry.offset + offset, length).data
+
+        return Lookup(self.plan(name, refs, codecs, max_bytes, 1), fetch, max_bytes)
 
     def sliceable(self, name: str) -> bool:
         """Return whether a part of the tensor costs just that part."""
