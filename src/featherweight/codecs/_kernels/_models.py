@@ -1,0 +1,125 @@
+"""Models of quantized weights: generalised Gaussians by scale class, fitted to counts by integers alone."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from featherweight.codecs._kernels import ggd as kernels
+from featherweight.dtypes import Array
+
+__all__ = ["START", "fit", "logs", "tables"]
+
+START = (0, 16, 96, 0, 0, 0)
+_STARTS = ((48, -48), (64, -24), (96, 0), (128, 8))  # shapes, and how far the scale then lies from the mean
+# Steps: of the scale, of the shape with the scale, of the slope, of the shape, of the bend.
+_ROUNDS = ((16, 16, 2, 16, 24), (8, 8, 1, 8, 12), (4, 4, 1, 4, 6), (2, 4, 1, 4, 6))
+_LIMITS = ((-4096, 4096), (0, 1024), (16, 256), (-256, 256))
+
+
+@functools.cache
+def logs() -> Array:
+    """Return log2(1 + i / 256) in 2^-12 for i = 0 … 255, by integers alone."""
+    found = []
+    for i in range(256):
+        value, result = (256 + i) << 56, 0
+        for _ in range(14):  # squaring doubles the logarithm, whose integer part is then the next bit
+            value = value * value >> 64
+            whole = value >> 65
+            value, result = value >> whole, result << 1 | whole
+        found.append(result + 2 >> 2)
+    return np.array(found, np.uint32)
+
+
+def tables(model: tuple[int, ...], low: int, classes: int, quantizers: int) -> Array:
+    """Return the frequencies of the tokens, u16 (classes · quantizers · 256)."""
+    table = np.empty(classes * quantizers << 8, np.uint16)
+    kernels.frequencies(
+        np.array(model, np.int64), np.uint64(low), np.uint64(quantizers), logs(), np.empty(256, np.uint64), table
+    )
+    return table
+
+
+def fit(counts: Array, low: int, quantizers: int, slope: int, start: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Return the model under which tokens take fewest bits, found by going along one parameter after another.
+
+    `counts`, u32 (classes · quantizers · 256), tells how often each token occurs in each class and quantizer. `start`
+    is a model from which it is not far. Parameters hang together, most of all where nearly all is zero: after every
+    move zeros are made to weigh what suits the rest, slopes turn about the middle class, and shapes are tried with
+    the scale as it is and with the one that leaves the share of the ones as it is.
+    """
+    sizes = _grouped(counts)
+    tables = sizes.size // kernels.SIZES
+    scratch, totals = np.empty(sizes.size, np.uint64), np.empty(tables, np.uint64)
+    number = counts.reshape(-1, quantizers << 8).sum(1, dtype=np.int64)
+    middle = low + int(number @ np.arange(number.size)) // max(int(number.sum()), 1)
+
+    def settled(model: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+        bounded = [min(max(value, least), most) for value, (least, most) in zip(model, _LIMITS, strict=True)]
+        found = np.array([*bounded, 0, 0], np.int64)
+        cost = kernels.settle(sizes, np.uint64(low), np.uint64(quantizers), logs(), scratch, totals, found)
+        return int(cost), tuple(found.tolist())
+
+    if start is None:
+        # Ones begin at 8 bits or less: where all sizes weigh nothing, no small move makes a difference.
+        scale, least = _scale(counts, low, quantizers, slope), 64 - slope * middle
+        best = min(settled((max(scale + move, least - 12288 // shape), slope, shape, 0)) for shape, move in _STARTS)
+    else:
+        best = settled(start[:4])
+    for steps in _ROUNDS:
+        before = 2 * best[0] + 1
+        while best[0] < before - before // 2000:
+            before = best[0]
+            for which, step in enumerate(steps):
+                for way in (step, -step):
+                    trial = settled(_moved(best[1], which, way, middle))
+                    better = trial[0] < best[0]
+                    while trial[0] < best[0]:
+                        best, trial = trial, settled(_moved(trial[1], which, way, middle))
+                    if better:
+                        break
+    return best[1]
+
+
+def _moved(model: tuple[int, ...], which: int, step: int, middle: int) -> tuple[int, ...]:
+    scale, slope, shape, bend = model[:4]
+    if which == 0:
+        return scale + step, slope, shape, bend
+    if which == 1:
+        at, other = 64 - scale - slope * middle, max(shape + step, 16)
+        return scale + at - at * shape // other, slope, other, bend
+    if which == 2:
+        return scale - step * middle, slope + step, shape, bend
+    return (scale, slope, shape + step, bend) if which == 3 else (scale, slope, shape, bend + step)
+
+
+def _grouped(counts: Array) -> Array:
+    """Return the counts of tokens that weigh the same, as `settle` wants them."""
+    rows = counts.reshape(-1, 256)
+    sizes = np.empty((len(rows), kernels.SIZES), np.uint32)
+    sizes[:, 0] = rows[:, 0]
+    sizes[:, 1:32] = rows[:, 1 : kernels.DIRECT : 2] + rows[:, 2 : kernels.DIRECT : 2]
+    large = rows[:, kernels.DIRECT : kernels.LARGEST + 1].reshape(len(rows), -1, 4)
+    sizes[:, 32:] = large.sum(2, dtype=np.uint32)
+    return sizes.reshape(-1)
+
+
+@functools.cache
+def _sizes() -> Array:
+    """Return about how large the index of each token is."""
+    tokens = np.arange(256, dtype=np.int64)
+    code = np.clip(tokens - kernels.DIRECT, 0, None)
+    large = ((4 | code >> 2 & 3) << (code >> 4) + 3) + (1 << (code >> 4) + 2)
+    return np.where(tokens < kernels.DIRECT, tokens + 1 >> 1, large)
+
+
+def _scale(counts: Array, low: int, quantizers: int, slope: int) -> int:
+    """Return a scale to start from: that of the mean magnitudes, classes weighted by their counts."""
+    rows = counts.reshape(-1, quantizers, 256).sum(1, dtype=np.int64)
+    total, number = rows @ _sizes(), rows.sum(1)
+    seen = np.nonzero(total)[0]
+    if not seen.size:
+        return -256
+    found = [64 * (2048 * int(total[c]) // int(number[c])).bit_length() - 640 - slope * (low + int(c)) for c in seen]
+    return int(np.average(found, weights=number[seen]))

@@ -1,0 +1,396 @@
+"""The ggd codec's loops: tokens, the models' frequencies, and decoding where classes depend on what came before.
+
+All of it is integers: logarithms and powers are fixed-point numbers with 12 bits behind the point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy import int64, uint8, uint16, uint32, uint64
+
+from featherweight.codecs._kernels._primitives import load16le, popcount
+from featherweight.kernel import kernel, primitive
+
+__all__ = [
+    "DIRECT",
+    "ESCAPE",
+    "LARGEST",
+    "SIZES",
+    "ZERO",
+    "classify",
+    "cost",
+    "count",
+    "decode_states",
+    "fields",
+    "frequencies",
+    "settle",
+    "slots",
+    "tokenize",
+    "values1",
+    "values2",
+    "values4",
+]
+
+DIRECT, ESCAPE, LARGEST = 63, 254, 238
+BITS = 12
+SIZES = 76  # that models tell apart
+ZERO = 128  # bound of what zeros weigh, in 16ths of an octave
+_0, _1, _2, _3, _4, _7, _8 = (uint64(value) for value in (0, 1, 2, 3, 4, 7, 8))
+_16, _20, _32 = uint64(16), uint64(20), uint64(32)
+_DIRECT, _ESCAPE, _LARGEST, _SIZES = uint64(DIRECT), uint64(ESCAPE), uint64(LARGEST), uint64(SIZES)
+_LOW = uint64(1 << 15)
+_WORD32 = uint64((1 << 32) - 1)
+
+
+@primitive
+def _length(value: Any) -> Any:
+    """Return the bits of a number."""
+    value |= value >> _1
+    value |= value >> _2
+    value |= value >> _4
+    value |= value >> _8
+    value |= value >> _16
+    return popcount(value | value >> _32)
+
+
+@primitive
+def token_of(k: Any) -> Any:
+    """Return the token of an index: itself, zigzag, below 32; else exponent, two bits, the lowest bit and the sign."""
+    size = uint64(abs(k))
+    negative = uint64(k < int64(0))
+    if size < uint64(32):
+        return (size << _1) - negative
+    top = _length(size) - _1
+    return _DIRECT + ((top - uint64(5)) << _4 | (size >> top - _2 & _3) << _2 | (size & _1) << _1 | negative)
+
+
+@primitive
+def spare(token: Any) -> Any:
+    """Return how many bits of an index its token leaves open."""
+    return _0 if token < _DIRECT else (token - _DIRECT >> _4) + _2
+
+
+@primitive
+def log2(x: Any, logs: Any) -> Any:
+    """Return the logarithm of x > 0 to the base 2; `logs` holds those of 1 + i / 256."""
+    top = _length(x) - _1
+    return (int64(top) << int64(12)) + int64(logs[(x << uint64(40) >> top >> uint64(32)) & uint64(255)])
+
+
+@primitive
+def exp2(y: Any) -> Any:
+    """Return 2^y, at most 2^40, within 0.3 %."""
+    whole, f = y >> int64(12), y & int64(4095)
+    mantissa = int64(4096) + (f * (int64(2689) + (f * int64(1407) >> int64(12))) >> int64(12))
+    if whole < int64(-14):
+        return int64(0)
+    return mantissa << min(whole, int64(28)) if whole >= int64(0) else mantissa >> -whole
+
+
+@primitive
+def weight(token: Any, quantizer: Any, scale: Any, shape: Any, zero: Any, logs: Any) -> Any:
+    """Return the weight of a token, about 2^20 times the density times the indices that share it."""
+    if token == _0:
+        return uint64(exp2((int64(20) << int64(12)) + (zero << int64(8))) >> int64(12))
+    if token < _DIRECT:
+        size, many = token + _1 >> _1, _1
+    else:
+        code = token - _DIRECT
+        top = (code >> _4) + uint64(5)
+        size = ((_4 | code >> _2 & _3) << top - _2) + (_1 << top - _3)
+        many = _1 << top - _3
+    distance = log2((size << _1) - quantizer, logs) - (scale << int64(6))
+    power = shape * distance >> int64(6)
+    if power > int64(6 << 12):
+        return _0
+    return uint64(exp2((int64(20) << int64(12)) - exp2(power)) * int64(many) >> int64(12))
+
+
+@kernel("void(i8[r], u8, u8, u4[r], u8[w], u2[w])")
+def frequencies(model: Any, low: Any, quantizers: Any, logs: Any, weights: Any, out: Any) -> None:
+    """Fill `out`, 256 frequencies a table, of tables for the classes from `low` on, each for every quantizer.
+
+    `model` is: scale, slope, shape, bend, zero of quantizer 0, of quantizer 1. `weights` (256) is scratch.
+    """
+    for table in range(uint64(out.size) >> _8):
+        row, level, quantizer = (
+            uint64(table) << _8,
+            int64(low + uint64(table) // quantizers),
+            uint64(table) % quantizers,
+        )
+        scale = model[0] + model[1] * level
+        shape = min(max(model[2] + (model[3] * scale >> int64(8)), int64(16)), int64(256))
+        zero = model[5] if quantizer else model[4]
+        total, beyond = _0, False
+        for each in range(_LARGEST + _1):
+            weights[each] = _0 if beyond else weight(uint64(each), quantizer, scale, shape, zero, logs)
+            beyond = bool(beyond or (uint64(each) > _1 and weights[each] == _0))
+            total += weights[each]
+        room = (_1 << uint64(BITS)) - _2
+        left, most, largest = int64(room), int64(-1), _0
+        for each in range(uint64(256)):
+            out[row + uint64(each)] = uint16(0)
+        for each in range(_LARGEST + _1):
+            if total and (weights[each] << uint64(13)) >= total:
+                frequency = max((weights[each] * room + (total >> _1)) // total, _1)
+                out[row + uint64(each)] = uint16(frequency)
+                left -= int64(frequency)
+                if int64(frequency) > most:
+                    most, largest = int64(frequency), uint64(each)
+        if left >= int64(0):
+            out[row + largest] = uint16(int64(out[row + largest]) + left)
+        while left < int64(0):  # rounded up too often
+            for each in range(_LARGEST + _1):
+                if left < int64(0) and out[row + uint64(each)] > uint16(1):
+                    out[row + uint64(each)] = uint16(out[row + uint64(each)] - uint16(1))
+                    left += int64(1)
+        out[row + _ESCAPE] = out[row + _ESCAPE + _1] = uint16(1)
+
+
+@kernel("void(u2[r], u2[w])")
+def slots(table: Any, entries: Any) -> None:
+    """Fill the decoding entries of tables, laid out as those of rans."""
+    base = _0
+    for row in range(_0, uint64(table.size), uint64(256)):
+        start = _0
+        for symbol in range(uint64(256)):
+            frequency = uint64(table[row + uint64(symbol)])
+            entry = uint64(symbol) | start << _8 | ((_1 << uint64(BITS)) - frequency) << _20
+            for bias in range(frequency):
+                place = base + (uint64(bias) << _2)
+                entries[place], entries[place + _1] = uint16(entry & uint64(65535)), uint16(entry >> _16)
+                entries[place + _2], entries[place + _3] = uint16(bias), uint16(frequency)
+            start += frequency
+            base += frequency << _2
+
+
+@kernel("void(u2[r], u4[w], u4[w])")
+def fields(table: Any, inverses: Any, out: Any) -> None:
+    """Fill what rans' encoder needs of each symbol."""
+    for row in range(_0, uint64(table.size), uint64(256)):
+        start = _0
+        for symbol in range(uint64(256)):
+            frequency, place = uint64(table[row + uint64(symbol)]), row + uint64(symbol)
+            if frequency:
+                shift, bias, inverse = _0, start + (_1 << uint64(BITS)) - _1, _WORD32
+                if frequency > _1:
+                    shift, bias = _length(frequency - _1) - _1, start
+                    inverse = ((_1 << shift + _32) + frequency - _1) // frequency
+                inverses[place] = uint32(inverse)
+                out[place] = uint32(frequency | bias << uint64(13) | shift << uint64(26))
+                start += frequency
+
+
+@kernel("void(i4[r], u1[r], u8, u8, u4[r], u4[w], u1[w])")
+def classify(index: Any, classes: Any, low: Any, high: Any, nexts: Any, states: Any, rows: Any) -> None:
+    """Fill `rows` with the table of each index; with two quantizers, `states` follows each path, else it is empty."""
+    paths = uint64(states.size)
+    if paths == _0:
+        for i in range(index.size):
+            rows[i] = uint8(min(max(uint64(classes[i]), low), high) - low)
+        return
+    n = uint64(index.size)
+    for begin in range(_0, n, paths):
+        for lane in range(min(paths, n - begin)):
+            at = begin + uint64(lane)
+            state = uint64(states[lane])
+            rows[at] = uint8(((min(max(uint64(classes[at]), low), high) - low) << _1) | (state & _1))
+            states[lane] = nexts[state << _1 | uint64(abs(int64(index[at]))) & _1]
+
+
+@kernel("i8(i4[r], u1[r], u4[w], u1[w])")
+def count(index: Any, rows: Any, counts: Any, tokens: Any) -> Any:
+    """Fill `tokens` and add to `counts`, 256 a table; return how many indices are too large for a token."""
+    wrong = int64(0)
+    for i in range(index.size):
+        if abs(int64(index[i])) >= int64(1 << 16):
+            wrong += int64(1)
+        else:
+            token = token_of(int64(index[i]))
+            tokens[i] = uint8(token)
+            counts[uint64(rows[i]) << _8 | token] += uint32(1)
+    return wrong
+
+
+@kernel("i8(u4[r], u2[r], u4[r])")
+def cost(counts: Any, table: Any, logs: Any) -> Any:
+    """Return the bits that tokens take under frequencies, times 4096."""
+    spent = int64(0)
+    for place in range(counts.size):
+        if counts[place]:
+            frequency = uint64(table[place])
+            bits = (int64(BITS) << int64(12)) - log2(frequency, logs) if frequency else int64(20 << 12)
+            spent += int64(counts[place]) * bits
+    return spent
+
+
+@primitive
+def _log_large(x: Any, logs: Any) -> Any:
+    """Return the logarithm of x > 0, below 2^40."""
+    return log2(x >> _16, logs) + int64(16 << 12) if x >> uint64(24) else log2(x, logs)
+
+
+@kernel("i8(u4[r], u8, u8, u4[r], u8[w], u8[w], i8[w])")
+def settle(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, totals: Any, model: Any) -> Any:
+    """Set the zeros of `model` to what suits the rest of it best; return about what tokens cost, in bits times 4096.
+
+    `sizes` has SIZES counts a table: of the zeros, of each size to 31, and of four parts of every octave above.
+    `weights` (as large as `sizes`) and `totals` (one a table, what all but zeros weigh) are scratch.
+    """
+    tables = uint64(totals.size)
+    for table in range(tables):
+        row, quantizer = uint64(table) * _SIZES, uint64(table) % quantizers
+        scale = model[0] + model[1] * int64(low + uint64(table) // quantizers)
+        shape = min(max(model[2] + (model[3] * scale >> int64(8)), int64(16)), int64(256))
+        total, beyond = _0, False
+        for each in range(_1, _SIZES):
+            direct = each < _32
+            token = (each << _1) - _1 if direct else _DIRECT + (each - _32 << _2)
+            found = _0 if beyond else weight(uint64(token), quantizer, scale, shape, int64(0), logs)
+            beyond = bool(beyond or (each > _1 and found == _0))
+            weights[row + each] = found
+            total += found << (_1 if direct else _2)
+        totals[table] = total
+    for quantizer in range(quantizers):
+        zeros = _0
+        for table in range(quantizer, tables, quantizers):
+            zeros += uint64(sizes[uint64(table) * _SIZES])
+        at, end = int64(-ZERO), int64(ZERO)
+        while at < end:  # the more they weigh, the more of them are expected
+            between = at + end >> int64(1)
+            zero, expected = weight(_0, _0, int64(0), int64(0), between, logs), _0
+            for table in range(quantizer, tables, quantizers):
+                number = _0
+                for each in range(_SIZES):
+                    number += uint64(sizes[uint64(table) * _SIZES + uint64(each)])
+                expected += number * zero // (zero + totals[table])
+            if expected < zeros:
+                at = between + int64(1)
+            else:
+                end = between
+        model[int64(4) + int64(quantizer)] = at
+    spent = int64(0)
+    for table in range(_0, tables):
+        row, zero = uint64(table) * _SIZES, model[int64(4) + int64(uint64(table) % quantizers)]
+        weights[row] = weight(_0, _0, int64(0), int64(0), zero, logs)
+        total = totals[table] + weights[row]
+        whole = _log_large(total, logs)
+        for each in range(_SIZES):
+            number, found = int64(sizes[row + uint64(each)]), weights[row + uint64(each)]
+            if number:
+                rare = found << uint64(13) < total
+                bits = int64(20 << 12) if rare else min(whole - _log_large(found, logs), int64(BITS << 12))
+                spent += number * bits
+    return spent
+
+
+@kernel("i8(i4[r], u1[r], u2[r], u1[w], u1[w])")
+def tokenize(index: Any, rows: Any, table: Any, tokens: Any, rest: Any) -> Any:
+    """Write the open bits of large tokens, and escape tokens without a frequency; return the bits written.
+
+    `rest` comes as zeros.
+    """
+    at = _0
+    for i in range(index.size):
+        token = uint64(tokens[i])
+        lacking = table[uint64(rows[i]) << _8 | token] == uint16(0)
+        if lacking:
+            tokens[i] = uint8(_ESCAPE + (_0 if uint64(abs(int64(index[i]))) & _1 else _1))
+            at = _put(rest, at, token, _8)
+        if token >= _DIRECT:
+            open_ = spare(token)
+            at = _put(rest, at, uint64(abs(int64(index[i]))) >> _1 & ((_1 << open_) - _1), open_)
+    return int64(at)
+
+
+@primitive
+def _put(rest: Any, at: Any, value: Any, bits: Any) -> Any:
+    for bit in range(bits):
+        place = at + uint64(bit)
+        rest[place >> _3] = uint8(uint64(rest[place >> _3]) | (value >> uint64(bit) & _1) << (place & _7))
+    return at + bits
+
+
+@primitive
+def _take(rest: Any, at: Any, bits: Any) -> Any:
+    value = _0
+    for bit in range(bits):
+        place = at + uint64(bit)
+        if place >> _3 < uint64(rest.size):
+            value |= (uint64(rest[place >> _3]) >> (place & _7) & _1) << uint64(bit)
+    return value
+
+
+@primitive
+def _direct(token: Any) -> Any:
+    half = int64(token + _1 >> _1)
+    return -half if token & _1 else half
+
+
+def _values(tokens: Any, rest: Any, out: Any, least: Any, most: Any) -> Any:
+    """Turn tokens into indices; return the bits read, -1 where an index does not fit or a token is none."""
+    at = _0
+    for i in range(tokens.size):
+        token = uint64(tokens[i])
+        if token < _DIRECT:
+            k = _direct(token)
+        else:
+            if token >= _ESCAPE:
+                odd = token == _ESCAPE
+                token = _take(rest, at, _8)
+                at += _8
+                if (token + _1 >> _1 & _1 == _1) != odd:
+                    return int64(-1)
+            if token > _LARGEST:
+                return int64(-1)
+            if token < _DIRECT:
+                k = _direct(token)
+            else:
+                code, open_ = token - _DIRECT, spare(token)
+                top = (code >> _4) + uint64(5)
+                size = (_4 | code >> _2 & _3) << top - _2 | _take(rest, at, open_) << _1 | code >> _1 & _1
+                at += open_
+                k = -int64(size) if code & _1 else int64(size)
+        if k < least or k > most:
+            return int64(-1)
+        out[i] = k
+    return int64(at)
+
+
+def _kernel(code: str) -> Callable[..., Any]:
+    return kernel(f"i8(u1[r], u1[r], {code}[w], i8, i8)")(_values)
+
+
+values1, values2, values4 = (_kernel(code) for code in ("i1", "i2", "i4"))
+
+
+@kernel("i8(u1[r], u2[r], u1[r], u4[r], u4[w], u4[w], u8[w], u1[w])")
+def decode_states(
+    payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states: Any, cursor: Any, out: Any
+) -> Any:
+    """Decode from byte `cursor[0]` and token `cursor[1]` to the end; -1 where the payload does not end as it must.
+
+    `rows` holds the table of each index under quantizer 0; `paths` is the state of each path, `states` of each lane.
+    """
+    size, n, lanes, many = uint64(payload.size), uint64(out.size), uint64(states.size), uint64(paths.size)
+    at, done, mask = cursor[0], cursor[1], (_1 << uint64(BITS)) - _1
+    while done < n:
+        x, path = uint64(states[done & (lanes - _1)]), uint64(paths[done & (many - _1)])
+        place = ((uint64(rows[done]) | path & _1) << uint64(BITS) | x & mask) << _2
+        token = uint64(uint8(entries[place]))
+        out[done] = uint8(token)
+        paths[done & (many - _1)] = nexts[path << _1 | (token + _1 >> _1) & _1]
+        x = uint64(entries[place | _3]) * (x >> uint64(BITS)) + uint64(entries[place | _2])
+        if x < _LOW:
+            if size - at < _2:
+                return int64(-1)
+            x = x << _16 | load16le(payload, at)
+            at += _2
+        states[done & (lanes - _1)] = uint32(x)
+        done += _1
+    for lane in range(lanes):
+        if uint64(states[lane]) != _LOW:
+            return int64(-1)
+    return int64(0) if at == size else int64(-1)

@@ -1,0 +1,259 @@
+"""Code quantized weights by rANS under generalised Gaussian models, by scale class and trellis state.
+
+An index is taken to come from a generalised Gaussian whose scale follows from its class and whose shape is one of the
+wire's few numbers, so that no tables are sent and small tensors cost next to nothing. Behind a trellis (Marcellin and
+Fischer, "Trellis coded quantization of memoryless and Gauss-Markov sources", 1990) the quantizer, which the parities
+of earlier indices decide, is part of the class.
+
+Wire: `lanes`, `paths` (base-2 logarithms, 0 to 7, lanes ≤ paths), `states` (0 without a trellis, else 4, 8, … 128),
+`low`, `classes`, `model` = (scale, slope, shape, bend, zero, zero1), `symbols` (0 if there are none).
+
+Streams: `payload`, bytes: states of 4 bytes for each lane, then words, as those of rans; `rest`, bytes: bits, least
+significant first, that tokens leave open.
+
+Given: nothing, or one or two integer arrays that broadcast to the shape of the indices. Their sum modulo 256 is the
+class of an index; classes below `low` count as `low`, those from low + classes on as the last.
+
+Decoding: Index i is coded by the rANS of the codec rans, with 12 bits of precision, in lane i mod 2^lanes, under the
+table of its class and, with a trellis, of the quantizer q, the lowest bit of the state of path i mod 2^paths; paths
+begin in state 0 and go on by the parity of the index (see trellis). Without, q = 0.
+
+*Tokens.* Below 63, token t means index (t + 1) >> 1, negative if t is odd. From 63 to 238, let u = t - 63,
+e = 5 + (u >> 4): the size of the index has the bit e, below it the two bits (u >> 2) & 3, then e - 3 bits of `rest`,
+then the bit (u >> 1) & 1; it is negative if u is odd. Tokens 254 (odd indices) and 255 (even ones) are followed in
+`rest` by 8 bits, the token itself. Others do not occur.
+
+*Tables.* lg(x) is ⌊log2 x⌋ · 4096 + L[the 8 bits below the highest], L[i] = log2(1 + i / 256) in 4096ths, rounded;
+ex(y) = 2^(y >> 12) · (4096 + (f · (2689 + ((f · 1407) >> 12)) >> 12)) with f = y & 4095, shifted without rounding, 0 if
+y >> 12 < -14. For class c: A = scale + slope · c, b = shape + ((bend · A) >> 8) kept in 16 … 256. Token 0 weighs
+ex(20 · 4096 + 256 · z) >> 12, z being zero or, for q = 1, zero1. A token of the index size k below 32 has the
+distance d = lg(2 k - q) - 64 A, a larger one that of its middle size, k = the size with `rest` all 0 and bit 0 off,
+plus 2^(e - 3). Its power is p = (b · d) >> 6; it weighs 0 if p > 6 · 4096, else (ex(20 · 4096 - ex(p)) · m) >> 12,
+where m is 1 or 2^(e - 3); after the first token above 1 that weighs 0 all weigh 0. With W their sum, a token has a
+frequency if its weight times 2^13 is W or more: max(1, ⌊(4094 weight + ⌊W / 2⌋) / W⌋). What these lack to 4094 goes to
+the first of the most frequent; what they exceed it by is taken one by one, in order, round after round, from those
+above 1. Tokens 254 and 255 have the frequency 1 each.
+
+>>> import numpy as np
+>>> x = np.array([0, 1, -1, 0, 2, 0, 0, -1], np.int8)
+>>> wire, streams = Ggd().encode(x)
+>>> out = np.empty_like(x)
+>>> CODEC.decode(wire, streams, (), out)
+>>> out.tolist()
+[0, 1, -1, 0, 2, 0, 0, -1]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import msgspec
+import numpy as np
+
+from featherweight import dtypes
+from featherweight.codecs._kernels import _machines, _models, rans_simd, rans_tables
+from featherweight.codecs._kernels import ggd as portable
+from featherweight.codecs._kernels import ggd_simd as simd
+from featherweight.codecs._kernels import rans as rans_portable
+from featherweight.codecs._kernels._vector import AVX512, WIDTH
+from featherweight.dtypes import Array
+from featherweight.errors import ArgumentError, FrameError, TruncatedError
+from featherweight.kernel import features
+from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
+
+__all__ = ["CODEC", "Ggd", "GgdWire", "decode"]
+
+_BITS = np.uint64(portable.BITS)
+_MOST_TABLES = 64
+_Log = Annotated[int, msgspec.Meta(ge=0, le=7)]
+_Small = Annotated[int, msgspec.Meta(ge=-8192, le=8192)]
+
+
+class GgdWire(Wire, frozen=True):
+    """What the decoder must know before it reads the payload."""
+
+    lanes: _Log
+    paths: _Log
+    states: int
+    low: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    classes: Annotated[int, msgspec.Meta(ge=1, le=_MOST_TABLES)]
+    model: tuple[_Small, _Small, _Small, _Small, _Small, _Small]
+
+
+def decode(wire: GgdWire, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
+    """Fill `out` from payload and rest."""
+    if wire.states and wire.states not in _machines.STATES:
+        raise FrameError(f"a trellis of {wire.states} states is none of {_machines.STATES}")
+    quantizers = 2 if wire.states else 1
+    if wire.classes * quantizers > _MOST_TABLES or wire.lanes > wire.paths:
+        raise FrameError(f"{wire.classes} classes, {wire.lanes} and {wire.paths}: too many")
+    payload, rest = streams[0], streams[1] if len(streams) > 1 else np.empty(0, np.uint8)
+    flat = out.reshape(-1)
+    if not flat.size:
+        if payload.size or rest.size:
+            raise FrameError("a payload for no indices")
+        return
+    begin = 4 << wire.lanes
+    if begin > payload.size:
+        raise TruncatedError("the payload ends within its states")
+    states = payload[:begin].view("<u4").astype(np.uint32)
+    if states.min() < 1 << 15 or states.max() >= 1 << 31:
+        raise FrameError("a state is out of range")
+    entries = np.empty(wire.classes * quantizers << portable.BITS + 2, np.uint16)
+    portable.slots(_models.tables(wire.model, wire.low, wire.classes, quantizers), entries)
+    rows = _rows(_classes(given, out.shape, FrameError), wire.low, wire.classes, quantizers)
+    tokens, cursor = np.empty(flat.size, np.uint8), np.array([begin, 0], np.uint64)
+    fast = _fast(states) and flat.size >= states.size
+    if wire.states:
+        nexts, paths = _machines.nexts(wire.states), np.zeros(1 << wire.paths, np.uint32)
+        if fast and wire.lanes == wire.paths:
+            simd.decode_states(payload, entries.view(np.uint32), rows, nexts, paths, states, cursor, tokens)
+        ended = portable.decode_states(payload, entries, rows, nexts, paths, states, cursor, tokens)
+    else:
+        if fast:
+            rans_simd.decode_rows(payload, _BITS, entries.view(np.uint32), rows, states, cursor, tokens)
+        ended = rans_portable.decode_rows(payload, _BITS, entries, rows, states, cursor, tokens)
+    if ended < 0:
+        raise FrameError("the payload does not end where its indices do")
+    read = _values(tokens, rest, flat)
+    if read < 0 or read + 7 >> 3 != rest.size:
+        raise FrameError("the rest of large indices is not what their tokens say")
+
+
+def _values(tokens: Array, rest: Array, out: Array) -> int:
+    half = np.int64(1) << np.int64(min(dtypes.of(out.dtype).bits, 32) - 1)
+    kernel = {8: portable.values1, 16: portable.values2, 32: portable.values4}.get(dtypes.of(out.dtype).bits)
+    if kernel is not None:
+        return int(kernel(tokens, rest, out, -half, half - np.int64(1)))
+    plain = np.empty(out.size, np.int32)
+    read = int(portable.values4(tokens, rest, plain, -half, half - np.int64(1)))
+    if read >= 0:
+        out[:] = plain.astype(out.dtype)
+    return read
+
+
+CODEC = Codec(
+    name="ggd",
+    wire=GgdWire,
+    out=Port("index", "i"),
+    streams=(Port("payload", "u", 1, 8), Port("rest", "u", 1, 8)),
+    decode=decode,
+    given=(Port("classes", "ui"), Port("more classes", "ui")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ggd:
+    """Code quantized weights near their entropy under models by scale class; after a trellis by its states, too."""
+
+    states: int = param(0, lo=0, hi=128, doc="states of the trellis that the indices come from, 0 for none")
+    resolution: int = param(4, lo=1, hi=64, doc="classes that an octave of scale has")
+
+    codec: ClassVar[Codec] = CODEC
+
+    def __post_init__(self) -> None:
+        check_params(self)
+        if self.states and self.states not in _machines.STATES:
+            raise ArgumentError(f"ggd(states={self.states}): expected 0 or one of {_machines.STATES}")
+
+    def encode(self, x: Array, /, *given: Array) -> Encoded:
+        """Count, fit the model, and code from the last index to the first."""
+        flat = x.reshape(-1)
+        if not flat.size:
+            return Encoded(GgdWire(0, 0, self.states, 0, 1, _models.START), (np.empty(0, np.uint8),))
+        if flat.size >= 1 << 32:
+            raise ArgumentError(f"{flat.size} indices at once; split them into pieces")
+        wide = flat if flat.dtype.itemsize > 1 else flat.astype(np.int32)
+        if wide.min() <= -(1 << 16) or wide.max() >= 1 << 16:
+            raise ArgumentError("an index has 2^16 or more: take a larger step")
+        index = wide.astype(np.int32, copy=False)
+        paths = _machines.path_bits(flat.size)
+        classes = _classes(given, x.shape, ArgumentError)
+        low, count = _range(classes, 2 if self.states else 1)
+        rows, counts, tokens = _counted(index, classes, low, count, self.states, paths)
+        model = _models.fit(counts, low, 2 if self.states else 1, 64 // self.resolution)
+        table = _models.tables(model, low, count, 2 if self.states else 1)
+        # A token leaves at most 12 bits open, after an escape 8 more.
+        rest = np.zeros(int(np.count_nonzero(tokens >= portable.DIRECT)) * 3 + _escapes(counts, table) + 8, np.uint8)
+        used = int(portable.tokenize(index, rows, table, tokens, rest)) + 7 >> 3
+        lanes = min(paths, _lane_bits(int(portable.cost(counts, table, _models.logs())) >> 12))
+        payload = _coded(tokens, rows, table, lanes)
+        wire = GgdWire(lanes, paths, self.states, low, count, model)  # type: ignore[arg-type]  # it has six
+        return Encoded(wire, (payload, rest[:used].copy()) if used else (payload,))
+
+    def error_bound(self, x: Array, /) -> float | None:
+        """Nothing is lost."""
+        return 0.0
+
+
+def _lane_bits(bits: int) -> int:
+    """Return the base-2 logarithm of the lanes: each costs about 24 bits and lets the decoder do more at once."""
+    return min(max(bits // 6144, 1).bit_length() - 1, 7)
+
+
+def _escapes(counts: Array, table: Array) -> int:
+    return int(counts[table == 0].sum())
+
+
+def _range(classes: Array, quantizers: int) -> tuple[int, int]:
+    """Return the first class and how many: of far more than tables allow, those at the ends are put together."""
+    counts = np.zeros(1024, np.uint32)
+    rans_tables.count(classes, counts)
+    seen = counts.reshape(4, 256).sum(0, dtype=np.int64)
+    most = min(_MOST_TABLES // quantizers, 40)
+    here = np.nonzero(seen >= min(256, int(seen.max()), classes.size >> 6))[0]
+    low, high = int(here[0]), int(here[-1])
+    while high - low >= most:
+        if seen[low] < seen[high]:
+            low += 1
+        else:
+            high -= 1
+    return low, high - low + 1
+
+
+def _counted(index: Array, classes: Array, low: int, count: int, states: int, paths: int) -> tuple[Array, Array, Array]:
+    quantizers = 2 if states else 1
+    rows, counts = np.empty(index.size, np.uint8), np.zeros(count * quantizers << 8, np.uint32)
+    walk = np.zeros(1 << paths if states else 0, np.uint32)
+    nexts = _machines.nexts(states) if states else np.zeros(1, np.uint32)
+    portable.classify(index, classes, np.uint64(low), np.uint64(low + count - 1), nexts, walk, rows)
+    tokens = np.empty(index.size, np.uint8)
+    portable.count(index, rows, counts, tokens)
+    return rows, counts, tokens
+
+
+def _coded(tokens: Array, rows: Array, table: Array, lanes: int) -> Array:
+    inverses, fields = np.zeros((2, table.size), np.uint32)
+    portable.fields(table, inverses, fields)
+    states, words = np.full(1 << lanes, 1 << 15, np.uint32), np.empty(2 * tokens.size + 32, np.uint8)
+    fast = _fast(states)
+    whole, n = np.uint64(tokens.size - tokens.size % states.size if fast else 0), np.uint64(tokens.size)
+    at = np.uint64(words.size)
+    at = np.uint64(rans_portable.encode_rows(tokens, _BITS, inverses, fields, rows, whole, n, at, states, words))
+    if fast:
+        at = rans_simd.encode_rows(tokens, _BITS, inverses, fields, rows, whole, at, states, words)
+    return np.concatenate((states.astype("<u4").view(np.uint8), words[at:]))
+
+
+def _fast(states: Array) -> bool:
+    return states.size >= WIDTH and features() >= AVX512
+
+
+def _classes(given: tuple[Array, ...], shape: tuple[int, ...], error: type[ArgumentError | FrameError]) -> Array:
+    """Return the class of each index: the sum of what is given, modulo 256."""
+    classes = np.empty(shape, np.uint8)
+    first, *more = (np.asarray(each).astype(np.uint8) for each in given) if given else (np.zeros((), np.uint8),)
+    try:
+        np.add(first, more[0] if more else np.uint8(0), out=classes)
+    except ValueError:
+        shapes = " and ".join(str(list(each.shape)) for each in given)
+        raise error(f"classes {shapes} do not broadcast to {list(shape)}") from None
+    return classes.reshape(-1)
+
+
+def _rows(classes: Array, low: int, count: int, quantizers: int) -> Array:
+    """Return the table of each index under quantizer 0."""
+    rows = np.clip(classes, low, low + count - 1) if low + count - 1 < 256 else np.maximum(classes, low)
+    rows -= np.uint8(low)
+    return rows << np.uint8(1) if quantizers == 2 else rows

@@ -1,0 +1,151 @@
+"""Find the scale of each row and each column of weights, under which their quantized values are then coded.
+
+Weights of a matrix are taken to be those of one distribution, scaled by their row and by their column. This stage
+leaves them as they are and adds the two scales as levels, so that what becomes of them can be coded *given* these:
+``chain(Levels(), values=chain(Uniform(), index=chain(Ggd(), given=("row", "column"))))``.
+
+Wire: nothing.
+Streams: `row`, u8, and `column`, u8, of as many dimensions as the weights, each dimension theirs or 1; `values`, the
+weights. A level is a quarter of an octave (at the default resolution); the class of a weight is row + column.
+Decoding: out = values.
+
+>>> import numpy as np
+>>> x = np.outer([1, 2, 4], [1, 8, 1, 8]).astype(np.float32)
+>>> row, column, values = Levels().encode(x).streams
+>>> row.tolist(), column.tolist()
+([[0], [4], [8]], [[0, 12, 0, 12]])
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from featherweight.codecs._kernels import levels as kernels
+from featherweight.dtypes import Array
+from featherweight.errors import FrameError
+from featherweight.stage import Codec, Empty, Encoded, Port, check_params, param
+
+__all__ = ["CODEC", "Levels", "scales"]
+
+_TOP = 127
+_ROUNDS = 2
+
+
+def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
+    """Copy the values; the levels were for others."""
+    if len(streams) != 3 or streams[2].shape != out.shape or streams[2].dtype != out.dtype:
+        raise FrameError("expected row levels, column levels and values")
+    for levels in streams[:2]:
+        if levels.ndim != out.ndim or any(a not in (1, b) for a, b in zip(levels.shape, out.shape, strict=True)):
+            raise FrameError(f"levels of {levels.shape} for values of {out.shape}")
+    out[...] = streams[2]
+
+
+CODEC = Codec(
+    "levels",
+    Empty,
+    Port("values", "f"),
+    (Port("row", "u", bits=8), Port("column", "u", bits=8), Port("values", "f")),
+    decode,
+)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Add the scales of rows and columns, as levels for what follows."""
+
+    resolution: int = param(4, lo=1, hi=16, doc="levels that an octave of scale has")
+
+    codec: ClassVar[Codec] = CODEC
+
+    def __post_init__(self) -> None:
+        check_params(self)
+
+    def encode(self, x: Array, /, *given: Array) -> Encoded:
+        """Measure scales and keep those that spare more than they cost."""
+        row, column = scales(x)
+        return Encoded(Empty(), (_levels(row, self.resolution), _levels(column, self.resolution), x))
+
+    def error_bound(self, x: Array, /) -> float:
+        """Lossless."""
+        return 0.0
+
+
+def scales(x: Array) -> tuple[Array, Array]:
+    """Return the scale of each row and of each column, f64, of as many dimensions as `x`, each its own or 1.
+
+    Scales are mean magnitudes; rows are those of the first dimension. Columns go along the second, along what follows
+    it (the places in a filter), or both, whichever spares most; what does not pay has all dimensions 1.
+    """
+    none = np.ones((1,) * x.ndim)
+    if x.ndim < 2 or x.size < 64:
+        return none, none
+    rows, width = x.shape[0], x.size // x.shape[0]
+    flat = _finite(x).reshape(-1)
+    row = np.ones(rows)
+    columns = np.ones(width, np.float32)
+    for _ in range(_ROUNDS):
+        sums = np.zeros(width, np.float32)
+        kernels.column_sums(flat, _inverse(row), sums)
+        columns = sums / np.float32(rows)
+        row = np.empty(rows)
+        kernels.row_sums(flat, _inverse(columns), row)
+        row /= width
+    shape = (x.shape[1], math.prod(x.shape[2:]))
+    means = columns.astype(np.float64).reshape(shape)
+    tail = (1,) * (x.ndim - 2)
+    ways = [means.reshape(1, *x.shape[1:])]
+    if x.ndim > 2:
+        ways += [means.mean(1).reshape(1, x.shape[1], *tail), means.mean(0).reshape(1, 1, *x.shape[2:])]
+    column = max([none, *ways], key=lambda way: _gain(way, x.size))
+    if column is none:  # without columns, rows are what they are alone
+        kernels.row_sums(flat, np.ones(width, np.float32), row)
+        row /= width
+    shaped = row.reshape(-1, *(1,) * (x.ndim - 1))
+    return (shaped if _gain(shaped, x.size) > 0 else none), column
+
+
+def _finite(x: Array) -> Array:
+    """Return f32 in which nothing makes a sum infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.ascontiguousarray(x, np.float32)
+        if np.isfinite(np.dot(values.reshape(-1), values.reshape(-1))):
+            return values
+    return np.nan_to_num(values, nan=0.0).clip(-1e18, 1e18)
+
+
+def _inverse(scale: Array) -> Array:
+    with np.errstate(divide="ignore", over="ignore"):
+        found = 1 / np.maximum(scale.astype(np.float64), 1e-38)
+    return np.where(scale > 0, np.minimum(found, 1e30), 0).astype(np.float32)
+
+
+def _gain(scale: Array, size: int) -> float:
+    """Return about how many bits knowing these scales spares, less what they cost.
+
+    Knowing a scale spares the logarithm of it against that of their mean; a level costs its entropy, and fitting it to
+    few weights looks better than it is by half a nat.
+    """
+    known = scale[scale > 0]
+    if known.size < 2:
+        return 0.0
+    logs = np.log2(known)
+    spared = size * (known.size / scale.size) * (math.log2(known.mean()) - logs.mean())
+    _, counts = np.unique(np.rint(4 * logs), return_counts=True)
+    share = counts / counts.sum()
+    return float(spared - known.size * (0.72 - (share * np.log2(share)).sum()) - 8 * counts.size)
+
+
+def _levels(scale: Array, resolution: int) -> Array:
+    """Return logarithms as levels from 0 on, at most 127; where there is no scale, 0."""
+    known = scale > 0
+    if not known.any():
+        return np.zeros(scale.shape, np.uint8)
+    logs = np.rint(resolution * np.log2(np.where(known, scale, 1)))
+    least = max(logs[known].min(), logs[known].max() - _TOP)
+    levels: Array = np.where(known, np.clip(logs - least, 0, _TOP), 0)
+    return levels.astype(np.uint8)

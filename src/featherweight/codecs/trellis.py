@@ -1,0 +1,301 @@
+"""Quantize weights along the best path through a trellis, at least squared error plus λ times rate.
+
+Trellis-coded quantization (Marcellin and Fischer, "Trellis coded quantization of memoryless and Gauss-Markov
+sources", 1990) as it is entropy-coded (Fischer and Wang, "Entropy-constrained trellis-coded quantization", 1992): two
+quantizers of twice the step take turns as the parities of the indices say, and Viterbi's algorithm picks the indices.
+Behind it goes an entropy coder that knows the state, ``trellis(index=ggd(states=8))``.
+
+Wire: `step` Δ, finite and above 0; `states`, 4, 8, … 128; `paths`, 0 to 7.
+
+Streams: `index`, signed integers of the shape of out; `shifts`, i8 (2, n), n at least 1: reconstruction offsets in
+64ths of Δ for the quantizers 0 and 1 and the sizes 0 … n - 1, the last for all above, too; without it all are 0.
+
+Decoding: Element i, in C order, is on path i mod 2^paths; each path begins in state 0. With k its index, s the state,
+q = s & 1: the value is sign(k) · (2 |k| - q + shift) · Δ, without q for the index 0, in f32, then rounded to the type
+of out, to its largest finite value where it lies beyond. Then s = next[s][k & 1]. For 8 states next is (0 2) (7 5)
+(1 3) (6 4) (2 0) (5 7) (3 1) (4 6); else (s >> 1) ^ (s & 1) · (h0 >> 1) ^ (k & 1) · (h1 >> 1), with (h1, h0) in octal
+4: (2, 5), 16: (04, 23), 32: (10, 45), 64: (024, 103), 128: (126, 235).
+
+>>> import numpy as np
+>>> x = np.linspace(-1, 1, 9, dtype=np.float32)
+>>> wire, (index, *_) = Trellis(step=0.25).encode(x)
+>>> out = np.empty_like(x)
+>>> CODEC.decode(wire, (index,), (), out)
+>>> bool(np.abs(out - x).max() <= 0.5)
+True
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import ml_dtypes
+import msgspec
+import numpy as np
+
+from featherweight.codecs._kernels import _floats, _machines, _models, rans_tables
+from featherweight.codecs._kernels import ggd as coder
+from featherweight.codecs._kernels import trellis as portable
+from featherweight.codecs._kernels import trellis_simd as simd
+from featherweight.codecs._kernels._vector import AVX512, WIDTH
+from featherweight.dtypes import Array
+from featherweight.errors import ArgumentError, FrameError
+from featherweight.kernel import features
+from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
+
+__all__ = ["CODEC", "Trellis", "TrellisWire", "decode"]
+
+_TOP = 63  # the last size whose rate is told from those above
+_MOST = (1 << 16) - 1
+
+
+class TrellisWire(Wire, frozen=True):
+    """What the decoder must know."""
+
+    step: float
+    states: int
+    paths: Annotated[int, msgspec.Meta(ge=0, le=7)]
+
+
+def decode(wire: TrellisWire, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
+    """Fill `out` with the points that the indices stand for."""
+    index, shifts = streams[0], streams[1] if len(streams) > 1 else np.zeros((2, 1), np.int8)
+    if wire.states not in _machines.STATES or not 0 < wire.step < math.inf:
+        raise FrameError(f"{wire.states} states and a step of {wire.step} are no trellis")
+    if index.shape != out.shape or shifts.shape[0] != 2 or not shifts.shape[1]:
+        raise FrameError(f"indices of {index.shape} and shifts of {shifts.shape} for {out.shape}")
+    flat = index.reshape(-1)
+    if flat.size and max(-int(flat.min()), int(flat.max())) > 1 << 23:
+        raise FrameError("an index is out of range")
+    values = out.reshape(-1) if out.dtype == np.float32 else np.empty(flat.size, np.float32)
+    _points(wire, flat.astype(np.int32, copy=False), shifts, values)
+    if out.dtype != np.float32:
+        _floats.round_into(values, out.reshape(-1))
+
+
+def _points(wire: TrellisWire, index: Array, shifts: Array, out: Array) -> None:
+    offsets = (shifts.astype(np.float32) / np.float32(portable.UNIT)).reshape(-1)
+    walk, nexts = np.zeros(1 << wire.paths, np.uint32), _machines.nexts(wire.states)
+    step = np.float32(min(wire.step, float(np.finfo(np.float32).max)))
+    portable.reconstruct(index, nexts, offsets, step, np.uint64(walk.size), walk, out)
+    if not math.isfinite(_floats.biggest(out)):
+        np.nan_to_num(out, copy=False)
+
+
+CODEC = Codec(
+    "trellis",
+    TrellisWire,
+    Port("values", "f"),
+    (Port("index", "i"), Port("shifts", "i", 2, 8)),
+    decode,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trellis:
+    """Quantize along the best path: smaller than any scalar quantizer at the same error.
+
+    The encoder may be given, for its eyes alone, the levels of rows and columns under which indices will be coded, and
+    the importance of each weight: what its squared error counts for, 0 or more, of any shape that broadcasts.
+    """
+
+    step: float = param(0.0, lo=0.0, hi=1e30, doc="Δ, half the distance of a quantizer's points; 0 to fit the nmse")
+    states: int = param(8, lo=4, hi=128, doc="4, 8, 16, 32, 64 or 128: more make it smaller and slower")
+    rate: float = param(0.25, lo=0.0, hi=4.0, doc="λ, what a bit is worth in squared steps")
+    passes: int = param(2, lo=1, hi=8, doc="searches, each with the rates that the last one found")
+    nmse: float = param(1e-3, lo=1e-12, hi=1.0, doc="the squared error, over that of zeros, that the step is fitted to")
+
+    codec: ClassVar[Codec] = CODEC
+    hints: ClassVar[tuple[Port, ...]] = (Port("row", "u", bits=8), Port("column", "u", bits=8), Port("importance", "f"))
+
+    def __post_init__(self) -> None:
+        check_params(self)
+        if self.states not in _machines.STATES:
+            raise ArgumentError(f"trellis(states={self.states}): expected one of {_machines.STATES}")
+
+    def encode(self, x: Array, /, *given: Array) -> Encoded:
+        """Search, and offer the points' centroids."""
+        if not _floats.is_finite(x):
+            raise ArgumentError("an element is not finite: code this array with lossless, or say weights(trellis(…))")
+        if x.dtype == ml_dtypes.float8_e8m0fnu:
+            raise ArgumentError("powers of two without a sign cannot be rounded to multiples: code them with lossless")
+        most = float(np.finfo(np.float32).max)
+        flat = x.reshape(-1).clip(-most, most).astype(np.float32) if x.dtype == np.float64 else _floats.wide(x)
+        if not flat.size:
+            wire = TrellisWire(self.step or 1.0, self.states, 0)
+            return Encoded(wire, (np.empty(x.shape, np.int8),))
+        search = _Search(self, flat, x.shape, given)
+        step = self.step or search.fitted()
+        index, shifts = search.run(step, self.passes)
+        wire = TrellisWire(step, self.states, search.paths)
+        index = index.reshape(x.shape)
+        return Encoded(wire, (index, shifts) if shifts is not None else (index,))
+
+    def error_bound(self, x: Array, /) -> float | None:
+        """Nothing is promised: what costs much rate may be far off."""
+        return None
+
+
+class _Search:
+    """The parts of a search that do not depend on the step, and its scratch memory."""
+
+    def __init__(self, stage: Trellis, x: Array, shape: tuple[int, ...], hints: tuple[Array, ...]) -> None:
+        self.stage, self.x = stage, x
+        self.paths = _machines.path_bits(x.size)
+        size = self.size = (x.size + (1 << self.paths) - 1) >> self.paths << self.paths
+        self.classes, self.low, self.count = _classes(hints[:2], shape, size)
+        self.weights = _weights(hints[2] if len(hints) > 2 else None, shape, size)
+        self.parts = np.zeros(size, np.uint32)
+
+    def fitted(self) -> float:
+        """Return the step at which the error is what the stage was told, within some percent."""
+        energy = float(np.dot(self.x.astype(np.float64), self.x))
+        if energy == 0:
+            return 1.0
+        wanted = self.stage.nmse * energy
+        step = math.sqrt(wanted / self.x.size * 12) / 1.7
+        for _ in range(4):
+            index, _ = self.run(step, 1)
+            noise = self._noise(step, index)
+            ratio = math.sqrt(wanted / noise) if noise else 2.0
+            step *= min(max(ratio, 0.25), 4.0)
+            if abs(ratio - 1) < 0.02:
+                break
+        return float(f"{step:.6g}")
+
+    def _noise(self, step: float, index: Array) -> float:
+        values = np.empty(self.x.size, np.float32)
+        wire = TrellisWire(step, self.stage.states, self.paths)
+        _points(wire, index.astype(np.int32), np.zeros((2, 1), np.int8), values)
+        values -= self.x
+        return float(np.square(values, dtype=np.float64).sum())
+
+    def run(self, step: float, passes: int) -> tuple[Array, Array | None]:
+        """Return the indices, and shifts where they pay."""
+        scale = portable.UNIT / max(step, 1e-300)
+        if scale > 1e37 or portable.magnitudes(self.x, scale, self.parts[: self.x.size]):
+            most = _floats.biggest(self.x)
+            raise ArgumentError(f"a step of {step:.6g} is too small for weights up to {most:.6g}: take a larger one")
+        rates, model = self._rates(self._first_counts(), None)
+        index, rows = np.empty(self.size, np.int32), np.empty(self.size, np.uint8)
+        for number in range(passes):
+            self._search(rates, index.view(np.uint32))
+            counts = self._count(index, rows)
+            if number + 1 < passes:
+                rates, model = self._rates(counts, model)
+        shifts = self._shifts(index, rows)
+        found = index[: self.x.size]
+        most = int(portable.signed(self.x, found))
+        if most > _MOST:
+            raise ArgumentError(f"a step of {step:.6g} is too small: indices reach 2^16; take a larger one")
+        return found.astype(np.int8 if most < 128 else np.int16 if most < 1 << 15 else np.int32), shifts
+
+    def _first_counts(self) -> Array:
+        """Count the nearest points of either quantizer, as if each index were coded by both."""
+        some = slice(0, self.x.size, max(1, self.x.size >> 16))
+        parts, counts = self.parts[some], np.zeros(self.count * 512, np.uint32)
+        tokens, rows = np.empty(parts.size, np.uint8), self.classes[some] << np.uint8(1)
+        for quantizer in (0, 1):
+            index = (parts + np.uint32((1 + quantizer) * portable.UNIT)) // np.uint32(2 * portable.UNIT)
+            if quantizer:
+                index[parts < portable.UNIT // 2] = 0
+            coder.count(np.minimum(index, _MOST).astype(np.int32), rows | np.uint8(quantizer), counts, tokens)
+        return counts
+
+    def _count(self, index: Array, rows: Array) -> Array:
+        nexts = _machines.nexts(self.stage.states)
+        walk, counts = np.zeros(1 << self.paths, np.uint32), np.zeros(self.count * 512, np.uint32)
+        coder.classify(index, self.classes, np.uint64(0), np.uint64(self.count - 1), nexts, walk, rows)
+        coder.count(np.minimum(index, _MOST), rows, counts, np.empty(self.size, np.uint8))
+        return counts
+
+    def _rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[Array, tuple[int, ...]]:
+        """Return λ times the bits of each size in each class and quantizer, in squared parts, and their model."""
+        both = counts.reshape(-1, 256).copy()
+        tokens = np.arange(1, coder.DIRECT, 2)
+        pairs = both[:, tokens] + both[:, tokens + 1]  # signs are as likely as each other
+        both[:, tokens], both[:, tokens + 1] = pairs - (pairs >> 1), pairs >> 1
+        model = _models.fit(both.reshape(-1), self.low, 2, 16, start)
+        table = _models.tables(model, self.low, self.count, 2).reshape(-1, 256)
+        sizes = np.arange(_TOP + 1)
+        frequency = table[:, [_token(int(k)) for k in sizes]].astype(np.float64)
+        bits = np.where(frequency > 0, 12 - np.log2(np.maximum(frequency, 1)), 20.0)
+        unit = portable.UNIT**2 * portable.ONE * self.stage.rate
+        return np.rint(np.minimum(bits * unit, 1 << 23)).astype(np.uint32).reshape(-1), model
+
+    def _search(self, rates: Array, out: Array) -> None:
+        states, lanes = self.stage.states, 1 << self.paths
+        words, steps = states + 7 >> 3, self.size >> self.paths
+        edges, paths = _machines.edges(states), _machines.paths(states)
+        given = self.parts, self.weights, self.classes, rates, np.uint32(_TOP)
+        if lanes >= WIDTH and features() >= AVX512:
+            costs, decisions = np.empty(2 * states * WIDTH + 64, np.uint32), np.empty(steps * words * WIDTH, np.uint8)
+            for group in range(0, lanes, WIDTH):
+                which = np.uint64(lanes), np.uint64(group), np.uint64(states)
+                simd.forward(*given, edges, costs, decisions, *which)
+                simd.backward(*given, paths, costs, decisions, *which, out)
+        else:
+            costs, decisions = np.empty(2 * states * lanes + 4, np.uint32), np.empty(steps * words * lanes, np.uint8)
+            portable.forward(*given, edges, costs, decisions, np.uint64(lanes), np.uint64(states))
+            portable.backward(*given, paths, costs, decisions, np.uint64(lanes), np.uint64(states), out)
+
+    def _shifts(self, index: Array, rows: Array) -> Array | None:
+        """Return how far weights lie from their points on average, for sizes below 8; None of too few."""
+        if self.x.size < 1 << 12:
+            return None
+        n, (sums, numbers) = self.x.size, np.zeros((2, 16), np.int64)
+        portable.offsets(self.parts[:n], index[:n], rows[:n], sums, numbers)
+        shifts = np.rint(sums / np.maximum(numbers, 1)).clip(-64, 64).reshape(2, 8)
+        shifts[:, 0] = 0
+        return shifts.astype(np.int8) if shifts.any() else None
+
+
+def _token(size: int) -> int:
+    if 2 * size < coder.DIRECT:
+        return 2 * size
+    top = size.bit_length() - 1
+    return coder.DIRECT + ((top - 5) << 4 | (size >> top - 2 & 3) << 2 | (size & 1) << 1)
+
+
+def _classes(hints: tuple[Array, ...], shape: tuple[int, ...], size: int) -> tuple[Array, int, int]:
+    """Return the class of each weight from 0 on, the first class, and how many."""
+    classes = np.zeros(size, np.uint8)
+    if hints:
+        try:
+            total = np.broadcast_to(sum(hint.astype(np.uint8) for hint in hints), shape)
+        except ValueError:
+            raise ArgumentError(f"levels {[h.shape for h in hints]} do not broadcast to {list(shape)}") from None
+        classes[: total.size] = total.reshape(-1)
+        classes[total.size :] = classes[0]
+    seen = _seen(classes)
+    here = np.nonzero(seen >= min(256, int(seen.max()), size >> 6))[0]
+    low, high = int(here[0]), int(here[-1])
+    while high - low >= 32:
+        if seen[low] < seen[high]:
+            low += 1
+        else:
+            high -= 1
+    inside: Array = np.clip(classes, low, high) - np.uint8(low)
+    return inside, low, high - low + 1
+
+
+def _weights(importance: Array | None, shape: tuple[int, ...], size: int) -> Array:
+    weights = np.full(size, portable.ONE, np.uint8)
+    if importance is not None:
+        if not (np.isfinite(importance).all() and (importance >= 0).all() and importance.any()):
+            raise ArgumentError("importances are finite, 0 or more, and not all 0")
+        try:
+            broad = np.broadcast_to(importance / importance.mean(), shape)
+        except ValueError:
+            raise ArgumentError(f"importances {list(importance.shape)} do not broadcast to {list(shape)}") from None
+        weights[: broad.size] = np.rint(broad * portable.ONE).clip(1, 255).reshape(-1)
+    return weights
+
+
+def _seen(classes: Array) -> Array:
+    counts = np.zeros(1024, np.uint32)
+    rans_tables.count(classes, counts)
+    seen: Array = counts.reshape(4, 256).sum(0, dtype=np.int64)
+    return seen

@@ -1,0 +1,251 @@
+"""Quantizing for rate: uniform, trellis, levels and ggd, alone and together."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import featherweight
+from featherweight import codecs, kernel
+from featherweight.codecs import ggd as ggd_module
+from featherweight.codecs import levels as levels_module
+from featherweight.codecs import trellis as trellis_module
+from featherweight.codecs._kernels import _machines, _models
+from featherweight.codecs._kernels import ggd as ggd_kernels
+from featherweight.codecs._kernels import trellis as portable
+from featherweight.codecs.uniform import step_for
+from featherweight.dtypes import Array
+from featherweight.errors import ArgumentError, FrameError
+from featherweight.stage import chain
+
+Ggd, Levels, Trellis, Uniform = (codecs.stage_class(name) for name in ("ggd", "levels", "trellis", "uniform"))
+
+
+def gaussian(*shape: int, seed: int = 1) -> Array:
+    return np.random.Generator(np.random.Philox(seed)).standard_normal(shape).astype(np.float32)
+
+
+def scaled(rows: int, columns: int) -> Array:
+    """Return weights whose rows and columns have scales from 1/8 to 8."""
+    x = gaussian(rows, columns)
+    return x * np.exp2(gaussian(rows, 1, seed=2)) * np.exp2(gaussian(1, columns, seed=3))
+
+
+def error(x: Array, decoded: Array) -> float:
+    return float(np.square(x.astype("f8") - decoded).sum() / np.square(x.astype("f8")).sum())
+
+
+def gap(x: Array, recipe: Any) -> float:
+    """Return the bits a weight above a Gaussian's bound at the same error."""
+    frame = featherweight.encode(x, recipe)
+    return 8 * len(frame) / x.size + math.log2(error(x, featherweight.decode(frame))) / 2
+
+
+def recipe(step: float, states: int = 8) -> Any:
+    index = chain(Ggd(states), given=("row", "column"))
+    return chain(Levels(), values=chain(Trellis(step, states), given=("row", "column"), index=index))
+
+
+# The trellis
+
+
+def brute(parts: Array, rates: Array, states: int) -> int:
+    """Return the least cost of any sequence of indices, by trying all there are."""
+    nexts, half = _machines.nexts(states), rates.size // 2
+    best = {0: 0}
+    for a in parts.astype(int):
+        found: dict[int, int] = {}
+        for state, cost in best.items():
+            for k in range(-3, 12):
+                size, quantizer = abs(k), state & 1
+                point = (2 * size - quantizer if size else 0) * (1 if k >= 0 else -1)
+                total = cost + 16 * (a - 64 * point) ** 2 + int(rates[quantizer * half + min(size, half - 1)])
+                after = int(nexts[2 * state + (size & 1)])
+                found[after] = min(found.get(after, total), total)
+        best = found
+    return min(best.values())
+
+
+@pytest.mark.parametrize("states", _machines.STATES)
+def test_the_search_finds_the_best_path(states: int) -> None:
+    rng = np.random.Generator(np.random.Philox(4))
+    rates = np.sort(rng.integers(0, 1 << 18, (2, 64)), axis=1).astype(np.uint32).reshape(-1)
+    parts = np.abs(rng.standard_normal(40) * 100).astype(np.uint32)
+    weights, classes = np.full(40, 16, np.uint8), np.zeros(40, np.uint8)
+    costs, decisions = np.empty(2 * states + 4, np.uint32), np.empty(40 * (states + 7 >> 3), np.uint8)
+    index, shared = np.empty(40, np.uint32), (parts, weights, classes, rates, np.uint32(63))
+    one, many = np.uint64(1), np.uint64(states)
+    portable.forward(*shared, _machines.edges(states), costs, decisions, one, many)
+    portable.backward(*shared, _machines.paths(states), costs, decisions, one, many, index)
+    state, spent = 0, 0
+    for a, k in zip(parts.astype(int), index.view(np.int32).astype(int), strict=True):
+        size, quantizer = abs(k), state & 1
+        point = (2 * size - quantizer if size else 0) * (1 if k >= 0 else -1)
+        spent += 16 * (a - 64 * point) ** 2 + int(rates[64 * quantizer + min(size, 63)])
+        state = int(_machines.nexts(states)[2 * state + (size & 1)])
+    assert brute(parts, rates, states) == spent
+
+
+@pytest.mark.skipif(not kernel.features() >= trellis_module.AVX512, reason="needs 512-bit vectors")
+@pytest.mark.parametrize("states", _machines.STATES)
+def test_vectors_find_what_the_portable_loops_find(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = scaled(40, 60)
+    x[3, 5] = 1000
+    fast = featherweight.encode(x, recipe(0.3, states))
+    decoded = featherweight.decode(fast)
+    for module in (trellis_module, ggd_module):
+        monkeypatch.setattr(module, "features", frozenset)
+    assert fast == featherweight.encode(x, recipe(0.3, states))
+    assert (decoded == featherweight.decode(fast)).all()
+
+
+def test_a_trellis_lies_below_what_any_scalar_quantizer_can_do() -> None:
+    x = gaussian(256, 512)
+    scalar = min(gap(x, chain(Uniform(step), index=Ggd())) for step in (0.5, 1.0))
+    assert 0.24 < scalar < 0.28
+    gaps = [gap(x, chain(Trellis(0.3, states), index=Ggd(states))) for states in (4, 8, 32)]
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[1] < 0.15 < scalar
+
+
+def test_knowing_scales_spares_bits() -> None:
+    x = scaled(256, 512)
+    blind = gap(x, chain(Trellis(0.3), index=Ggd(8)))
+    assert gap(x, recipe(0.3)) < blind - 0.3
+
+
+def test_more_important_weights_come_out_nearer() -> None:
+    x = gaussian(128, 256)
+    importance = np.ones((128, 1), np.float32)
+    importance[::2] = 8
+    stage = chain(Trellis(1.0), given=("@row", "@column", "@importance"), index=Ggd(8))
+    none = np.zeros((1, 1), np.uint8)
+    refs = {"row": none, "column": none, "importance": importance}
+    frame = featherweight.encode(x, stage, refs=refs)
+    decoded = featherweight.decode(frame)  # the decoder needs none of them
+    assert error(x[::2], decoded[::2]) < 0.8 * error(x[1::2], decoded[1::2])
+
+
+@pytest.mark.parametrize("name", ["uniform", "trellis"])
+@pytest.mark.parametrize("nmse", [1e-4, 1e-2, 0.1])
+def test_a_step_is_fitted_to_an_error(name: str, nmse: float) -> None:
+    x = gaussian(200, 300)
+    stage = codecs.stage_class(name)(nmse=nmse)
+    found = error(x, featherweight.decode(featherweight.encode(x, stage)))
+    assert 0.8 * nmse < found < 1.1 * nmse
+
+
+@pytest.mark.parametrize("stage", [Uniform(1e-3), Trellis(1e-3)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_what_cannot_be_quantized_is_refused_with_a_remedy(stage: Any, bad: float) -> None:
+    x = gaussian(10)
+    x[3] = bad
+    with pytest.raises(ArgumentError, match="lossless" if not np.isfinite(bad) else "larger"):
+        featherweight.encode(x, stage)
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+def test_the_largest_error_can_be_bounded(kind: str) -> None:
+    x = (gaussian(100, 30) * 100).astype(kind)
+    for most in (0.5, 1e-2, 1e-4):
+        decoded = featherweight.decode(featherweight.encode(x, Uniform(max_error=most)))
+        assert np.abs(x.astype("f8") - decoded).max() <= most
+
+
+def test_step_for_finds_the_step_of_an_error() -> None:
+    x = gaussian(100_000)
+    step = step_for(x, 1e-3)
+    assert abs(step - math.sqrt(12e-3)) < 1e-3
+    assert step_for(np.zeros(5, np.float32), 1e-3) > 0
+
+
+# Levels
+
+
+def test_levels_find_the_scales_of_rows_and_columns() -> None:
+    rows, columns = np.exp2(gaussian(64, 1, seed=8) * 2), np.exp2(gaussian(1, 200, seed=9) * 2)
+    row, column, _ = Levels().encode(gaussian(64, 200) * rows * columns).streams
+    for levels, scales in ((row, rows), (column, columns)):
+        known = 4 * np.log2(scales)
+        assert np.abs((levels - levels.mean()) - (known - known.mean())).max() < 2.5
+
+
+def test_levels_that_do_not_pay_are_left_out() -> None:
+    row, column, _ = Levels().encode(gaussian(30, 40)).streams
+    assert (row.shape, column.shape) == ((1, 1), (1, 1))
+
+
+def test_filters_get_levels_along_the_dimension_that_pays() -> None:
+    x = gaussian(64, 32, 3, 3)
+    places = np.exp2(gaussian(1, 1, 3, 3, seed=5) * 2)
+    assert Levels().encode(x * places).streams[1].shape == (1, 1, 3, 3)
+    inputs = np.exp2(gaussian(1, 32, 1, 1, seed=5) * 2)
+    assert Levels().encode(x * inputs).streams[1].shape == (1, 32, 1, 1)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (0, 4), (1, 1), (3, 0, 2), (200, 1), (1, 200)])
+def test_levels_take_any_shape(shape: tuple[int, ...]) -> None:
+    row, column, values = Levels().encode(np.ones(shape, np.float32)).streams
+    assert row.ndim == column.ndim == values.ndim
+    levels_module.decode(None, (row, column, values), (), np.empty(shape, np.float32))  # type: ignore[arg-type]
+
+
+# The models
+
+
+@given(
+    st.tuples(
+        st.integers(-8192, 8192),
+        st.integers(-8192, 8192),
+        st.integers(-8192, 8192),
+        st.integers(-8192, 8192),
+        st.integers(-8192, 8192),
+        st.integers(-8192, 8192),
+    ),
+    st.integers(0, 255),
+    st.integers(1, 2),
+)
+def test_any_model_makes_tables_that_fill_their_slots(model: tuple[int, ...], low: int, quantizers: int) -> None:
+    tables = _models.tables(model, low, 3, quantizers).reshape(-1, 256).astype(int)
+    assert (tables.sum(1) == 1 << ggd_kernels.BITS).all()
+    assert (tables[:, ggd_kernels.ESCAPE :] == 1).all()
+
+
+def test_tables_are_generalised_gaussians() -> None:
+    # scale, shape and zeros such that sizes are Gaussian with a deviation of 2 points
+    alpha = 2 * 2 * math.sqrt(2 * math.log(2))
+    tables = _models.tables((round(64 * math.log2(alpha)), 0, 128, 0, 0, 0), 0, 1, 1).astype(float)
+    sizes = np.arange(12)
+    expected = np.exp(-(sizes**2) / 8)
+    expected /= expected[0] + 2 * np.exp(-(np.arange(1, 60) ** 2) / 8).sum()
+    assert np.abs(tables[2 * sizes] / 4096 - expected).max() < 2e-3
+
+
+@pytest.mark.parametrize("deviation", [0.2, 1.0, 5.0, 60.0])
+def test_a_gaussian_is_coded_near_its_entropy(deviation: float) -> None:
+    x = np.rint(gaussian(1 << 17) * deviation).astype(np.int16)
+    _, counts = np.unique(x, return_counts=True)
+    entropy = float(-(counts / x.size * np.log2(counts / x.size)).sum())
+    _, streams = Ggd().encode(x)[0], Ggd().encode(x).streams
+    assert 8 * sum(stream.size for stream in streams) / x.size < 1.01 * entropy + 0.02
+
+
+@given(st.integers(0, 300), st.sampled_from((0, *_machines.STATES)), st.integers(0, 15))
+def test_indices_of_any_size_come_back(count: int, states: int, bits: int) -> None:
+    rng = np.random.Generator(np.random.Philox(count))
+    x = (rng.integers(-1 << bits, 1 << bits, count, endpoint=True)).astype(np.int32)
+    frame = featherweight.encode(x, Ggd(states))
+    assert (featherweight.decode(frame) == x).all()
+
+
+def test_what_a_token_leaves_open_is_checked() -> None:
+    x = np.array([5000, 0, 0, -7000], np.int16)
+    wire, (payload, rest) = Ggd().encode(x)
+    for other in (rest[:-1], np.append(rest, np.uint8(0))):
+        with pytest.raises(FrameError):
+            ggd_module.decode(wire, (payload, other), (), np.empty_like(x))
+    with pytest.raises(FrameError):
+        ggd_module.decode(wire, (payload, rest), (), np.empty(4, np.int8))
