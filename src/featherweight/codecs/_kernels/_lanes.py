@@ -22,7 +22,6 @@ _LANES = np.arange(WIDTH)
 @functools.cache
 def _vector(bits: int) -> Any:
     """Make numba's type of a vector."""
-    from llvmlite import ir
     from numba.core import types
     from numba.extending import models, register_model
 
@@ -170,7 +169,7 @@ def times(vector: Any, factor: Any) -> Any:
 @primitive(twin=_twin(_emit_flip))
 def flip(vector: Any, mask: Any) -> Any:
     """Change the sign of the lanes whose bits are set in the low 16 of `mask`."""
-    return np.where((int(mask) >> _LANES) & 1, -vector, vector)
+    return np.where((int(mask) & 0xFFFF) >> _LANES & 1, -vector, vector)
 
 
 @primitive(twin=_twin(_emit_sixteen))
