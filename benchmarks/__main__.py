@@ -7,7 +7,19 @@ import sys
 
 from benchmarks import _common
 
-NAMES = ("lossless", "coders", "delta", "memory", "start", "papers", "sparse", "lattice", "weightless", "report")
+NAMES = (
+    "lossless",
+    "coders",
+    "delta",
+    "memory",
+    "start",
+    "papers",
+    "sparse",
+    "lattice",
+    "weightless",
+    "gradients",
+    "report",
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -92,6 +92,7 @@ def test_the_list_of_benchmarks():
         "sparse",
         "lattice",
         "weightless",
+        "gradients",
         "report",
     ):
         assert f"  {name}" in listed

@@ -558,7 +558,7 @@ def test_recipes_lists_and_describes():
     assert "Decoding: " in planes
     assert "widths=[]" in planes
     assert "= split(auto" in run("recipes", "lossless").stdout
-    assert "there are auto" in run("recipes", "plane", code=2).stderr
+    assert "there are 3lc, " in run("recipes", "plane", code=2).stderr
     assert "``" not in listed + run("recipes", "auto").stdout + run("recipes", "huffman").stdout
     split = run("recipes", "split").stdout
     assert "whole rows" in split

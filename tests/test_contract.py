@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import featherweight
 from featherweight import codecs, dtypes, recipes
 from featherweight.dtypes import Array
+from featherweight.encoder import encode_into
 from featherweight.errors import ArgumentError, FrameError
 from featherweight.stage import AnyRecipe, Codec, Empty, Encoded, Port, Recipe, param, params
 from featherweight.testing import (
@@ -123,7 +124,10 @@ def test_parameters_outside_their_bounds_are_refused_with_their_name(name: str) 
 def test_whole_recipes_bring_arrays_back(through: Callable[..., Array], tmp_path: Path) -> None:
     @given(cases())
     def search(case: Case) -> None:
-        assert same(case.x, through(case.x, case.recipe, case.refs, tmp_path))
+        decoded, plain = through(case.x, case.recipe, case.refs, tmp_path), dtypes.native(case.x)
+        assert (plain.dtype, plain.shape) == (decoded.dtype, decoded.shape)
+        if encode_into(len, plain, case.recipe, refs=case.refs).exact:
+            assert same(case.x, decoded)
 
     search()
 
@@ -144,11 +148,12 @@ def test_named_lossy_recipes_take_any_array_and_spare_what_must_not_be_spoilt(re
     @given(arrays())
     def search(x: Array) -> None:
         plain = dtypes.native(x)
-        spared = not weight(plain)
+        spared = not weight(plain) and not (recipe == "transform-clustering" and plain.ndim == 1)
         try:
             decoded = featherweight.decode(featherweight.encode(x, recipe))
         except ArgumentError as error:  # a step or a bound that this array is too large for
-            assert not spared and ("step" in str(error) or "max_error" in str(error))
+            assert not spared
+            assert "step" in str(error) or "max_error" in str(error)  # noqa: PT017
             return
         assert (plain.dtype, plain.shape) == (decoded.dtype, decoded.shape)
         if spared:

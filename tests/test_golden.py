@@ -91,6 +91,11 @@ def gaussian(kind: str, *shape: int) -> Array:
     return levels[places].astype(np.float32).astype(dtypes.of(kind).dtype)
 
 
+def small_integers(kind: str, *shape: int) -> Array:
+    """Return numbers from 1 to 8, which survive the rounding of sums in a wider type."""
+    return ((bits("U8", *shape, seed=8) & np.uint8(7)) + np.float32(1)).astype(dtypes.of(kind).dtype)
+
+
 def changed(base: Array) -> Array:
     """Return the array with every 61st element one step further."""
     x = base.copy()
@@ -262,6 +267,20 @@ CASES: dict[str, Golden] = {
     "lloydmax-blocks": Golden("lloydmax(2, 256)", lambda: gaussian("F64", 600)),
     "density-pruned": Golden("density(50, density=rans, values=rans(given=density))", lambda: pruned(40, 31)),
     "recipe-3lc": Golden("ternary(values=base3(bytes=zero_run))", lambda: ternary("F32", 0.3, 40, 30)),
+    "dct-filters": Golden("dct", lambda: small_integers("F16", 9, 8, 3, 3)),
+    "dct-first": Golden("dct", lambda: small_integers("BF16", 5, 5, 4, 70)),
+    "dct-blocks": Golden("dct(blocks, 8)", lambda: small_integers("F16", 21, 75)),
+    "dct-row": Golden("dct(edge=16)", lambda: small_integers("F8_E4M3", 100)),
+    "dct-empty": Golden("dct", lambda: np.zeros((0, 3), np.float32)),
+    "hadamard-all": Golden("hadamard(7)", lambda: small_integers("F16", 40, 127)),
+    "hadamard-axis": Golden("hadamard(18446744073709551615, axis=0)", lambda: small_integers("BF16", 100, 3)),
+    "hadamard-blocks": Golden("hadamard(block=192, rounds=3)", lambda: small_integers("F8_E4M3", 999)),
+    "hadamard-empty": Golden("hadamard", lambda: np.zeros((0, 3), np.float64)),
+    "lowrank-matrix": Golden("lowrank(9)", lambda: small_integers("F16", 9, 8)),
+    "lowrank-channel": Golden("lowrank(9, form=channel)", lambda: small_integers("BF16", 9, 8, 3, 3)),
+    "lowrank-spatial": Golden("lowrank(24, type=bf16, residual=true)", lambda: small_integers("F16", 9, 8, 3, 3)),
+    "lowrank-depthwise": Golden("lowrank(9, form=depthwise)", lambda: small_integers("F16", 3, 3, 8, 9)),
+    "lowrank-zero": Golden("lowrank(0)", lambda: np.zeros((4, 3), np.float32)),
     "recipe-lossless": Golden("lossless", lambda: weights("BF16", 100, 90)),
     "recipe-lossless-small": Golden("lossless-small", lambda: weights("BF16", 100, 90)),
     "recipe-lossless-f32": Golden("lossless", lambda: weights("F32", 100, 90)),

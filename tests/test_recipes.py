@@ -27,7 +27,7 @@ def _decode(wire: Empty, streams: tuple[np.ndarray, ...], given: tuple[np.ndarra
 class Knobs:
     """A stage with a parameter of each kind."""
 
-    codec: ClassVar[Codec] = Codec("3lc", Empty, Port("values"), (Port("codes"),), _decode)
+    codec: ClassVar[Codec] = Codec("4lc", Empty, Port("values"), (Port("codes"),), _decode)
     count: int = param(3, lo=-5, hi=99, doc="an integer")
     rate: float = param(0.5, lo=0.0, hi=1e6, doc="a number")
     word: str = param("plain", doc="a string")
@@ -75,16 +75,16 @@ class Knobs:
         ("prune(given=@mask, values=rans)", chain(Prune(), given=("@mask",), values=rans())),
         ("weights(prune(values=raw))", Weights(chain(Prune(), values=raw()))),
         ("weights(raw, other=planes(exponent=rans))", Weights(Recipe(raw()), chain(planes(), exponent=rans()))),
-        ("3lc", Recipe(Knobs())),
-        ("3lc(7, 0.25, word, true, [1, 2])", Recipe(Knobs(7, 0.25, "word", True, (1, 2)))),
-        ("3lc(-5, 1e3)", Recipe(Knobs(-5, 1000.0))),
-        ("3lc(rate=.5, sharp=false, codes=rans)", chain(Knobs(), codes=rans())),
-        ("3lc(word='two words, (quoted) = fine')", Recipe(Knobs(word="two words, (quoted) = fine"))),
-        ('3lc(word="it\'s")', Recipe(Knobs(word="it's"))),
+        ("4lc", Recipe(Knobs())),
+        ("4lc(7, 0.25, word, true, [1, 2])", Recipe(Knobs(7, 0.25, "word", True, (1, 2)))),
+        ("4lc(-5, 1e3)", Recipe(Knobs(-5, 1000.0))),
+        ("4lc(rate=.5, sharp=false, codes=rans)", chain(Knobs(), codes=rans())),
+        ("4lc(word='two words, (quoted) = fine')", Recipe(Knobs(word="two words, (quoted) = fine"))),
+        ('4lc(word="it\'s")', Recipe(Knobs(word="it's"))),
     ],
 )
 def test_text_means_a_recipe_and_the_recipe_prints_as_text_of_the_same_meaning(source: str, recipe: object) -> None:
-    mine = {"3lc": Knobs}
+    mine = {"4lc": Knobs}
     assert recipe == parse(source, mine)
     assert recipe == parse(text(recipe), mine)
 
@@ -107,7 +107,7 @@ def test_text_means_a_recipe_and_the_recipe_prints_as_text_of_the_same_meaning(s
     ],
 )
 def test_any_value_of_a_parameter_survives_the_text(recipe: Knobs) -> None:
-    assert Recipe(recipe) == parse(text(recipe), {"3lc": Knobs})
+    assert Recipe(recipe) == parse(text(recipe), {"4lc": Knobs})
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -187,10 +187,10 @@ def test_thirty_two_levels_are_allowed() -> None:
 
 def test_encode_reads_text_and_the_codecs_of_the_caller() -> None:
     x = np.arange(5.0)
-    frame = featherweight.encode(x, "3lc(codes=raw)", codecs={"3lc": Knobs})
-    assert x.tolist() == featherweight.decode(frame, codecs={"3lc": Knobs.codec}).tolist()
-    with pytest.raises(ArgumentError, match="3lc"):
-        featherweight.encode(x, "3lc")
+    frame = featherweight.encode(x, "4lc(codes=raw)", codecs={"4lc": Knobs})
+    assert x.tolist() == featherweight.decode(frame, codecs={"4lc": Knobs.codec}).tolist()
+    with pytest.raises(ArgumentError, match="4lc"):
+        featherweight.encode(x, "4lc")
 
 
 def test_chain_names_what_a_stage_does_not_have() -> None:

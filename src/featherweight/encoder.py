@@ -20,7 +20,7 @@ from featherweight import codecs as codec_table
 from featherweight import dtypes
 from featherweight.decoder import digest, reference_part
 from featherweight.dtypes import Array
-from featherweight.errors import ArgumentError, within
+from featherweight.errors import ArgumentError, FrameError, within
 from featherweight.frame import (
     BLOCK,
     FLAT,
@@ -347,7 +347,11 @@ class _Builder:
                 return x
             inputs = tuple(edge.value() for edge in streams)
             out = np.empty(x.shape, x.dtype)
-            stage.codec.decode(wire, inputs, tuple(edge.value() for edge in given), out)
+            try:
+                stage.codec.decode(wire, inputs, tuple(edge.value() for edge in given), out)
+            except FrameError as error:
+                why = "what its streams go into is lossy, and what it loses is needed"
+                raise ArgumentError(f"{stage.codec.name}: {why}: {error}") from error
             return out
 
         return _Made(-len(self.nodes), Spec(x.dtype, x.shape), exact, value)

@@ -6,9 +6,9 @@ nothing and stays inside its arrays whatever bytes they hold::
     @kernel("i8(u1[r], u1[w])")
     def copy(source, target): ...
 
-The signature is explicit, so each kernel is compiled exactly once: scalars are ``u1 u2 u4 u8 i1 i2 i4 i8 f4 f8``, arrays
-are contiguous and one-dimensional, ``[r]`` for read-only inputs and ``[w]`` for outputs (``[:,r]`` and ``[:,w]`` are
-two-dimensional). A *primitive* is a function that kernels call::
+The signature is explicit, so each kernel is compiled exactly once: scalars are ``u1 u2 u4 u8 i1 i2 i4 i8 f4 f8``,
+arrays are contiguous and one-dimensional, ``[r]`` for read-only inputs and ``[w]`` for outputs (``[:,r]`` and
+``[:,w]`` are two-dimensional). A *primitive* is a function that kernels call::
 
     @primitive
     def rotate(x, n): ...

@@ -28,8 +28,9 @@ class Named:
 
 
 def _scaled(quantizer: str) -> str:
-    """Put a quantizer of whole tensors under the levels of their rows and columns, and into pieces."""
-    return f"weights(split(levels(row=auto(small), column=auto(small), values={quantizer})))"
+    """Put a quantizer under the levels of rows and columns, behind a cosine transform of filters that are smooth."""
+    scaled = f"levels(row=auto(small), column=auto(small), values={quantizer})"
+    return f"weights(split({scaled}), filters=split(smallest([dct(coefficients={scaled}), {scaled}])))"
 
 
 def _tcq(step: float = 0.0, nmse: float = 1e-3, states: int = 8, rate: float = 0.25) -> str:
@@ -44,7 +45,8 @@ def _ecsq(step: float = 0.0, nmse: float = 1e-3, rounding: float = 0.45) -> str:
 
 
 def _near_lossless(max_error: float = 1e-3) -> str:
-    return _scaled(f"uniform(max_error={max_error!r}, index=ggd(given=[row, column]))")
+    quantizer = f"uniform(max_error={max_error!r}, index=ggd(given=[row, column]))"
+    return f"weights(split(levels(row=auto(small), column=auto(small), values={quantizer})))"
 
 
 def _deep_compression(sparsity: float = 0.92, bits: int = 5, gap: int = 5) -> str:
@@ -56,6 +58,37 @@ def _universal(step: float = 0.01, lattice: str = "z", dither: bool = True, seed
     shown = str(dither).lower()
     knobs = f"{lattice}, step={step!r}, dither={shown}, seed={seed}"
     return f"weights(lattice({knobs}, index={coder}, coset={coder}, rest={coder}))"
+
+
+def _transform_clustering(step: float = 0.0, bits: int = 8, clusters: int = 256) -> str:
+    if step:
+        quantizer = f"uniform({step!r}, index=bzip2)"
+        coded = f"smallest([dct(coefficients={quantizer}), {quantizer}])"
+    else:
+        coded = f"dct(coefficients=affine({bits}, tensor, index=bzip2))"
+    return f"weights({coded}, vectors=kmeans({clusters}, index=bzip2))"
+
+
+def _weightless(sparsity: float = 0.92, bits: int = 4, extra: int = 7, filter: str = "ribbon") -> str:
+    table = ", table=rans, high=rans(given=table)" if filter == "bloomier" else ""
+    return f"weights(prune({sparsity!r}, values=kmeans({2**bits}, zero=true, index={filter}(extra={extra}{table}))))"
+
+
+def _low_rank(error: float = 0.01, form: str = "auto") -> str:
+    return f"weights(lowrank(error={error!r}, form={form}, left=auto(small), right=auto(small)))"
+
+
+def _topk(fraction: float = 0.01) -> str:
+    return f"prune({1 - fraction!r}, values=gaps(gaps=rans, values=cast(bf16)))"
+
+
+def _3lc_small(s: float = 1.75) -> str:
+    under = "density(288, density=rans, values=rans(given=density))"
+    return f"ternary({s!r}, values=smallest([{under}, base3(bytes=rans)]))"
+
+
+def _eden(bits: int = 4, seed: int = 0, block: int = 4096) -> str:
+    return f"hadamard(seed={seed}, block={block}, rotated=lloydmax({bits}, block={block}, index=bitpack({bits})))"
 
 
 def _integers(bits: int, granularity: str, group: int, scale: str) -> str:
@@ -90,6 +123,30 @@ NAMED: Mapping[str, Named] = {
         knob="bits",
         choices=(2, 3, 4, 5, 6, 7, 8),
     ),
+    "transform-clustering": Named(
+        "Laude, Richter and Ostermann 2018: DCT of filters and blocks, one step, bzip2; clusters for vectors.",
+        _transform_clustering,
+        knob="step",
+    ),
+    "weightless": Named(
+        "Reagen et al. 2018: pruning, clusters, and a filter that answers for any weight alone.",
+        _weightless,
+        knob="bits",
+        choices=(2, 3, 4, 5, 6, 7, 8),
+    ),
+    "low-rank": Named("Truncated singular value decomposition, of matrices and of filters.", _low_rank),
+    "3lc": Named(
+        "For gradients, Lim, Andersen and Kaminsky 2019: three values, base 3^5, zero runs.",
+        lambda s=1.0: f"ternary({s!r}, values=base3(bytes=zero_run))",
+        keeps=False,
+    ),
+    "3lc-small": Named("For gradients: the three values of 3lc, entropy-coded by density.", _3lc_small, keeps=False),
+    "eden": Named(
+        "For gradients, Vargaftik et al. 2022: a random rotation and the centroids of a Gaussian, unbiased.",
+        _eden,
+        keeps=False,
+    ),
+    "topk": Named("For gradients: the largest, and where they are.", _topk, keeps=False),
     "universal": Named(
         "Choi, El-Khamy and Lee 2020: randomized lattice quantization, then a universal source code.",
         _universal,

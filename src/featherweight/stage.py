@@ -290,7 +290,7 @@ def check_params(stage: Any) -> None:
     for f in params(stage):
         value, meta = getattr(stage, f.name), f.metadata
         if meta["recipe"]:
-            if not isinstance(value, AnyRecipe):
+            if not isinstance(value, AnyRecipe) and not (value is None and f.default is None):
                 raise ArgumentError(f"{name}({f.name}={value!r}): expected a recipe")
             continue
         default: Any = f.default

@@ -9,6 +9,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.auto import Auto
 from featherweight.dtypes import Array
+from featherweight.errors import ArgumentError
 from featherweight.stage import AnyRecipe, Split, check_params, param
 
 __all__ = ["Weights", "finite", "weight"]
@@ -16,21 +17,31 @@ __all__ = ["Weights", "finite", "weight"]
 
 @dataclass(frozen=True)
 class Weights:
-    """Code floats of two dimensions or more with `recipe`, and whatever must not be spoilt with `other`.
+    """Code floats of two dimensions or more with `recipe`, and whatever must not be spoilt with `other` or `vectors`.
 
     That is: biases, norms and other tensors of fewer dimensions, integers and booleans, complex numbers, scales
     (F8_E8M0), and tensors that hold a NaN or an infinity.
     """
 
     recipe: AnyRecipe = param(None, doc="for floats of two dimensions or more, all finite", recipe=True)  # noqa: RUF009
+    filters: AnyRecipe | None = param(  # noqa: RUF009
+        None, doc="for those of three dimensions or more; by default the same", recipe=True
+    )
     other: AnyRecipe = param(Split(Auto("small")), doc="for all else", recipe=True)  # noqa: RUF009
+    vectors: AnyRecipe = param(  # noqa: RUF009
+        Split(Auto("small")), doc="for floats of one dimension, all finite", recipe=True
+    )
 
     def __post_init__(self) -> None:
         check_params(self)
+        if self.recipe is None:
+            raise ArgumentError("weights needs a recipe: weights(tcq)")
 
     def choose(self, x: Array, /) -> AnyRecipe:
         """Return the recipe for this array."""
-        return self.recipe if weight(x) else self.other
+        if weight(x):
+            return self.filters if self.filters is not None and x.ndim > 2 else self.recipe
+        return self.vectors if x.ndim == 1 and weight(x[None]) else self.other
 
 
 def weight(x: Array) -> bool:

@@ -102,7 +102,8 @@ def _inside(recipe: AnyRecipe) -> Iterable[AnyRecipe]:
     if isinstance(recipe, Smallest):
         return recipe.recipes
     if isinstance(recipe, Selector):
-        return [getattr(recipe, field.name) for field in params(recipe) if field.metadata["recipe"]]
+        held = [getattr(recipe, field.name) for field in params(recipe) if field.metadata["recipe"]]
+        return [each for each in held if each is not None]
     return []
 
 

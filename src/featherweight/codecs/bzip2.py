@@ -20,7 +20,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from featherweight.codecs._kernels import _bytes
+from featherweight.codecs import _bytes
 from featherweight.dtypes import Array
 from featherweight.errors import FrameError, TruncatedError
 from featherweight.stage import Codec, Empty, Encoded, Port, check_params, param

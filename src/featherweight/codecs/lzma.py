@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import numpy as np
 
-from featherweight.codecs._kernels import _bytes
+from featherweight.codecs import _bytes
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError, TruncatedError
 from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param

@@ -278,11 +278,11 @@ def settle(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, total
         total = totals[table] + weights[row]
         whole = _log_large(total, logs)
         for each in range(_SIZES):
-            number, found = int64(sizes[row + uint64(each)]), weights[row + uint64(each)]
-            if number:
-                rare = found << uint64(13) < total
-                bits = int64(20 << 12) if rare else min(whole - _log_large(found, logs), int64(BITS << 12))
-                spent += number * bits
+            times, weighs = int64(sizes[row + uint64(each)]), weights[row + uint64(each)]
+            if times:
+                rare = weighs << uint64(13) < total
+                bits = int64(20 << 12) if rare else min(whole - _log_large(weighs, logs), int64(BITS << 12))
+                spent += times * bits
     return spent
 
 

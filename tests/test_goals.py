@@ -1,0 +1,96 @@
+"""Goals: that what they ask for is met, and just met, and what is said where it cannot be."""
+
+import io
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import featherweight
+from featherweight import Goal
+from featherweight.dtypes import Array
+from featherweight.errors import ArgumentError
+
+
+@pytest.fixture
+def tensors() -> dict[str, Array]:
+    rng = np.random.Generator(np.random.Philox(3))
+    found: dict[str, Array] = {
+        f"layer{i}.weight": (rng.standard_normal((96, 128)) * scale).astype("f4") for i, scale in enumerate((1, 0.1, 3))
+    }
+    return found | {"layer0.bias": rng.standard_normal(96).astype("f4"), "steps": np.arange(5)}
+
+
+def saved(tensors: Mapping[str, Array], recipe: str, goal: Goal) -> tuple[float, float, float, dict[str, Array]]:
+    """Save, and measure size, NMSE and largest error apart from what saving says of itself."""
+    file = io.BytesIO()
+    told = featherweight.save_file(tensors, file, recipe, goal=goal)
+    loaded = featherweight.load_file(file)
+    assert told.size == len(file.getvalue())
+    assert all((loaded[name] == x).all() for name, x in tensors.items() if x.ndim < 2)
+    pairs = [(x.astype("f8"), loaded[name].astype("f8")) for name, x in tensors.items() if x.ndim == 2]
+    noise = sum(float(((x - y) ** 2).sum()) for x, y in pairs)
+    signal = sum(float((x**2).sum()) for x, _ in pairs)
+    assert told.error is not None
+    assert math.isclose(told.error.noise, noise, rel_tol=1e-9)
+    return told.size, noise / signal, max(float(np.abs(x - y).max()) for x, y in pairs), loaded
+
+
+@pytest.mark.parametrize("recipe", ["tcq", "ecsq", "universal"])
+def test_sizes_and_errors_are_met_and_just_met(tensors: dict[str, Array], recipe: str) -> None:
+    weights = sum(x.size for x in tensors.values())
+    size, *_ = saved(tensors, recipe, Goal(bits=4))
+    assert 0.98 * 4 < 8 * size / weights <= 4
+    size, *_ = saved(tensors, recipe, Goal(size=12_000))
+    assert 0.97 * 12_000 < size <= 12_000
+    _, nmse, _, _ = saved(tensors, recipe, Goal(nmse=1e-3))
+    assert 0.95e-3 < nmse <= 1e-3
+
+
+@pytest.mark.parametrize("recipe", ["near-lossless", "ecsq"])
+def test_the_largest_error_is_met(tensors: dict[str, Array], recipe: str) -> None:
+    _, _, largest, _ = saved(tensors, recipe, Goal(max_error=0.01))
+    assert 0.008 < largest <= 0.01
+
+
+def test_choices_are_made_for_each_tensor(tensors: dict[str, Array]) -> None:
+    rough, fine = (saved(tensors, "deep-compression(sparsity=0.5)", Goal(size=size)) for size in (14_000, 20_000))
+    assert rough[0] <= 14_000 < fine[0] <= 20_000
+    assert fine[1] < rough[1]
+
+
+def test_a_score_is_met_by_decoded_tensors(tensors: dict[str, Array]) -> None:
+    scores: list[float] = []
+
+    def score(decoded: Mapping[str, Any]) -> float:
+        scores.append(1 - float(np.abs(decoded["layer0.weight"] - tensors["layer0.weight"]).mean()))
+        return scores[-1]
+
+    *_, loaded = saved(tensors, "tcq", Goal(score=score, least=0.9))
+    assert 0.9 <= score(loaded) < 0.92
+
+
+@pytest.mark.parametrize(
+    ("recipe", "goal", "message"),
+    [
+        ("tcq", Goal(size=300), r"size 300 is out of reach of tcq: the nearest is [\d,]+ bytes"),
+        ("tcq", Goal(nmse=1e-18), "nmse 1e-18 is out of reach|too small"),
+        ("lossless", Goal(bits=3), "nothing that a goal could steer: take one of .*tcq"),
+        ("int8", Goal(bits=3), "nothing that a goal could steer"),
+        ("tcq(step=0.1)", Goal(bits=3), "says step itself"),
+    ],
+)
+def test_what_cannot_be_reached_is_said(tensors: dict[str, Array], recipe: str, goal: Goal, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        featherweight.save_file(tensors, io.BytesIO(), recipe, goal=goal)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"bits": 3, "nmse": 1e-3}, {"bits": 0}, {"nmse": math.nan}, {"size": -1}, {"score": len}, {"least": 1}],
+)
+def test_a_goal_is_one_number_above_zero(values: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError):
+        Goal(**values)
