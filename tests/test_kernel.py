@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import featherweight
@@ -68,6 +68,8 @@ def python(code: str, **env: str) -> str:
 
 @pytest.mark.parametrize("name", codecs.names())
 def test_compiled_and_interpreted_kernels_give_the_same_bytes_and_arrays(name: str) -> None:
+    # Fitting models and searching trellises takes seconds without machine code.
+    @settings(max_examples=10 if name in ("ggd", "trellis") else settings.default.max_examples)
     @given(stages(name).flatmap(lambda s: st.tuples(st.just(s), arrays_for(s, most=200))), st.integers(0, 1 << 32))
     def search(drawn: tuple[Any, Any], seed: int) -> None:
         stage, (x, inputs) = drawn

@@ -74,7 +74,7 @@ class Knobs:
         ("prune(0.5)", Recipe(Prune(0.5))),
         ("prune(given=@mask, values=rans)", chain(Prune(), given=("@mask",), values=rans())),
         ("weights(prune(values=raw))", Weights(chain(Prune(), values=raw()))),
-        ("weights(raw, other=planes(exponent=rans))", Weights(Recipe(raw()), chain(planes(), exponent=rans()))),
+        ("weights(raw, other=planes(exponent=rans))", Weights(Recipe(raw()), other=chain(planes(), exponent=rans()))),
         ("4lc", Recipe(Knobs())),
         ("4lc(7, 0.25, word, true, [1, 2])", Recipe(Knobs(7, 0.25, "word", True, (1, 2)))),
         ("4lc(-5, 1e3)", Recipe(Knobs(-5, 1000.0))),
