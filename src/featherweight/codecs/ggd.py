@@ -6,7 +6,7 @@ Fischer, "Trellis coded quantization of memoryless and Gauss-Markov sources", 19
 of earlier indices decide, is part of the class.
 
 Wire: `lanes`, `paths` (base-2 logarithms, 0 to 7, lanes ≤ paths), `states` (0 without a trellis, else 4, 8, … 128),
-`low`, `classes`, `model` = (scale, slope, shape, bend, zero, zero1), `symbols` (0 if there are none).
+`low`, `classes`, `model` = (scale, slope, shape, bend, zero, zero1).
 
 Streams: `payload`, bytes: states of 4 bytes for each lane, then words, as those of rans; `rest`, bytes: bits, least
 significant first, that tokens leave open.

@@ -95,7 +95,7 @@ CODEC = Codec(
 
 @dataclass(frozen=True, slots=True)
 class Trellis:
-    """Quantize along the best path: smaller than any scalar quantizer at the same error.
+    """Quantize along the best path: less rate than a scalar quantizer at the same error.
 
     The encoder may be given, for its eyes alone, the levels of rows and columns under which indices will be coded, and
     the importance of each weight: what its squared error counts for, 0 or more, of any shape that broadcasts.
