@@ -324,6 +324,12 @@ def test_an_error_bound_is_kept_through_frames_and_pieces() -> None:
         assert np.abs(x - decoded).max() <= 0.005 + 1e-7
 
 
+def test_bytes_that_a_lossy_stage_would_spoil_are_refused_when_they_are_encoded() -> None:
+    spoilt = chain(stage("bzip2")(), payload=chain(raw(), values=stage("bloomier")(extra=1)))
+    with pytest.raises(ArgumentError, match="bzip2: what its streams go into is lossy"):
+        encode(np.zeros(3, bool), spoilt)
+
+
 def test_pieces_that_are_lossy_are_given_as_the_decoder_will_have_them() -> None:
     x = weights(50) * 100
     recipe = chain(Halves(), big=Split(Rounded(4.0), 10), small=chain(Relative(), given=("big",)))

@@ -354,6 +354,8 @@ class _Builder:
                 raise ArgumentError(f"{stage.codec.name}: {why}: {error}") from error
             return out
 
+        if any(not edge.exact and dtypes.of(edge.spec.dtype).kind in "bui" for edge in streams):
+            value()  # numbers may be approximate; of positions, symbols and bytes not every loss can be decoded
         return _Made(-len(self.nodes), Spec(x.dtype, x.shape), exact, value)
 
     def _split(self, x: Array, split: Split, scope: Scope, depth: int) -> _Made:

@@ -139,7 +139,10 @@ class Uniform:
         if not centroids or values.size < _FEW:
             return index, None
         sums, counts = np.zeros(_KNOWN), np.zeros(_KNOWN, np.int64)
-        kernels.offsets(values.astype(np.float32, copy=False), index, inverse, sums, counts)
+        if values.dtype == np.float32:
+            kernels.offsets(values, index, inverse, sums, counts)
+        else:  # in steps, since f32 may not hold the weights
+            kernels.offsets((values * inverse).astype(np.float32), index, 1.0, sums, counts)
         with np.errstate(invalid="ignore", divide="ignore"):
             shifts = np.nan_to_num(np.rint(sums / counts * _PARTS)).clip(-_PARTS, _PARTS)
         shifts[0] = 0
