@@ -72,11 +72,11 @@ def brute(parts: Array, rates: Array, states: int) -> int:
 @pytest.mark.parametrize("states", _machines.STATES)
 def test_the_search_finds_the_best_path(states: int) -> None:
     rng = np.random.Generator(np.random.Philox(4))
-    rates = np.sort(rng.integers(0, 1 << 18, (2, 64)), axis=1).astype(np.uint32).reshape(-1)
+    rates = np.sort(rng.integers(0, 1 << 16, (2, 64)), axis=1).astype(np.uint32).reshape(-1)
     parts = np.abs(rng.standard_normal(40) * 100).astype(np.uint32)
     weights, classes = np.full(40, 16, np.uint8), np.zeros(40, np.uint8)
     costs, decisions = np.empty(2 * states + 4, np.uint32), np.empty(40 * (states + 7 >> 3), np.uint8)
-    index, shared = np.empty(40, np.uint32), (parts, weights, classes, rates, np.uint32(63))
+    index, shared = np.empty(40, np.uint32), (parts, weights, classes, *trellis_module._paired(rates.reshape(2, 64)))
     one, many = np.uint64(1), np.uint64(states)
     portable.forward(*shared, _machines.edges(states), costs, decisions, one, many)
     portable.backward(*shared, _machines.paths(states), costs, decisions, one, many, index)

@@ -100,34 +100,30 @@ def decode(wire: GgdWire, streams: tuple[Array, ...], given: tuple[Array, ...], 
     states = payload[:begin].view("<u4").astype(np.uint32)
     if states.min() < 1 << 15 or states.max() >= 1 << 31:
         raise FrameError("a state is out of range")
-    entries = np.empty(wire.classes * quantizers << portable.BITS + 2, np.uint16)
+    entries = np.empty(wire.classes * quantizers << portable.BITS, np.uint32)
     portable.slots(_models.tables(wire.model, wire.low, wire.classes, quantizers), entries)
-    rows = _rows(_classes(given, out.shape, FrameError), wire.low, wire.classes, quantizers)
-    tokens, cursor = np.empty(flat.size, np.uint8), np.array([begin, 0], np.uint64)
-    fast = _fast(states) and flat.size >= states.size
-    if wire.states:
-        nexts, paths = _machines.nexts(wire.states), np.zeros(1 << wire.paths, np.uint32)
-        if fast and wire.lanes == wire.paths:
-            simd.decode_states(payload, entries.view(np.uint32), rows, nexts, paths, states, cursor, tokens)
-        ended = portable.decode_states(payload, entries, rows, nexts, paths, states, cursor, tokens)
-    else:
-        if fast:
-            rans_simd.decode_rows(payload, _BITS, entries.view(np.uint32), rows, states, cursor, tokens)
-        ended = rans_portable.decode_rows(payload, _BITS, entries, rows, states, cursor, tokens)
-    if ended < 0:
+    rows, classes = np.empty(flat.size, np.uint8), _classes(given, out.shape, FrameError)
+    high = min(wire.low + wire.classes - 1, 255)
+    portable.rows(classes, np.uint64(wire.low), np.uint64(high), np.uint64(quantizers - 1), rows)
+    codes = flat.view(np.uint8) if flat.dtype == np.int8 else np.empty(flat.size, np.uint8)
+    nexts, paths = _machines.nexts(wire.states), np.zeros(1 << wire.paths, np.uint32)
+    cursor = np.array([begin, 0], np.uint64)
+    if _fast(states) and flat.size >= states.size:
+        simd.decode(payload, entries, rows, nexts, paths, states, cursor, codes)
+    if portable.decode(payload, entries, rows, nexts, paths, states, cursor, codes) < 0:
         raise FrameError("the payload does not end where its indices do")
-    read = _values(tokens, rest, flat)
+    read = _indices(codes, rest, flat)
     if read < 0 or read + 7 >> 3 != rest.size:
         raise FrameError("the rest of large indices is not what their tokens say")
 
 
-def _values(tokens: Array, rest: Array, out: Array) -> int:
+def _indices(codes: Array, rest: Array, out: Array) -> int:
     half = np.int64(1) << np.int64(min(dtypes.of(out.dtype).bits, 32) - 1)
-    kernel = {8: portable.values1, 16: portable.values2, 32: portable.values4}.get(dtypes.of(out.dtype).bits)
+    kernel = {8: portable.indices1, 16: portable.indices2, 32: portable.indices4}.get(dtypes.of(out.dtype).bits)
     if kernel is not None:
-        return int(kernel(tokens, rest, out, -half, half - np.int64(1)))
+        return int(kernel(codes, rest, out, -half, half - np.int64(1)))
     plain = np.empty(out.size, np.int32)
-    read = int(portable.values4(tokens, rest, plain, -half, half - np.int64(1)))
+    read = int(portable.indices4(codes, rest, plain, -half, half - np.int64(1)))
     if read >= 0:
         out[:] = plain.astype(out.dtype)
     return read
@@ -250,10 +246,3 @@ def _classes(given: tuple[Array, ...], shape: tuple[int, ...], error: type[Argum
         shapes = " and ".join(str(list(each.shape)) for each in given)
         raise error(f"classes {shapes} do not broadcast to {list(shape)}") from None
     return classes.reshape(-1)
-
-
-def _rows(classes: Array, low: int, count: int, quantizers: int) -> Array:
-    """Return the table of each index under quantizer 0."""
-    rows = np.clip(classes, low, low + count - 1) if low + count - 1 < 256 else np.maximum(classes, low)
-    rows -= np.uint8(low)
-    return rows << np.uint8(1) if quantizers == 2 else rows

@@ -27,9 +27,10 @@ True
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
 import ml_dtypes
 import msgspec
@@ -47,8 +48,10 @@ from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
 __all__ = ["CODEC", "Trellis", "TrellisWire", "decode"]
 
+_FEW, _MANY = 1 << 12, 1 << 17
 _TOP = 63  # the last size whose rate is told from those above
 _MOST = (1 << 16) - 1
+_BYTES = np.tile(np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int32), 2)  # every index of a byte, twice
 
 
 class TrellisWire(Wire, frozen=True):
@@ -67,10 +70,10 @@ def decode(wire: TrellisWire, streams: tuple[Array, ...], given: tuple[Array, ..
     if index.shape != out.shape or shifts.shape[0] != 2 or not shifts.shape[1]:
         raise FrameError(f"indices of {index.shape} and shifts of {shifts.shape} for {out.shape}")
     flat = index.reshape(-1)
-    if flat.size and max(-int(flat.min()), int(flat.max())) > 1 << 23:
+    if flat.itemsize > 1 and flat.size and max(-int(flat.min()), int(flat.max())) > 1 << 23:
         raise FrameError("an index is out of range")
     values = out.reshape(-1) if out.dtype == np.float32 else np.empty(flat.size, np.float32)
-    _points(wire, flat.astype(np.int32, copy=False), shifts, values)
+    _points(wire, flat, shifts, values)
     if out.dtype != np.float32:
         _floats.round_into(values, out.reshape(-1))
 
@@ -79,9 +82,17 @@ def _points(wire: TrellisWire, index: Array, shifts: Array, out: Array) -> None:
     offsets = (shifts.astype(np.float32) / np.float32(portable.UNIT)).reshape(-1)
     walk, nexts = np.zeros(1 << wire.paths, np.uint32), _machines.nexts(wire.states)
     step = np.float32(min(wire.step, float(np.finfo(np.float32).max)))
-    portable.reconstruct(index, nexts, offsets, step, np.uint64(walk.size), walk, out)
-    if not math.isfinite(_floats.biggest(out)):
-        np.nan_to_num(out, copy=False)
+    if index.dtype == np.int8 and index.size > _BYTES.size:
+        points, quantizers = np.empty(_BYTES.size, np.float32), np.repeat(np.arange(2, dtype=np.uint32), 256)
+        portable.reconstruct(_BYTES, nexts, offsets, step, np.uint64(_BYTES.size), quantizers, points)
+        np.nan_to_num(points, copy=False)
+        given, bits = (index.view(np.uint8), nexts, points.view(np.uint32), walk), out.view(np.uint32)
+        done = simd.look_up(*given, bits) if walk.size >= WIDTH and features() >= AVX512 else 0
+        portable.look_up(*given, np.uint64(done), bits)
+    else:
+        portable.reconstruct(index.astype(np.int32), nexts, offsets, step, np.uint64(walk.size), walk, out)
+        if not math.isfinite(_floats.biggest(out)):
+            np.nan_to_num(out, copy=False)
 
 
 CODEC = Codec(
@@ -138,64 +149,89 @@ class Trellis:
         return None
 
 
+class _Rates(NamedTuple):
+    """What indices cost: see the kernels; the place of the last rate, and how far all of them are shifted."""
+
+    pairs: Array
+    last: np.uint32
+    shift: np.uint32
+
+
 class _Search:
-    """The parts of a search that do not depend on the step, and its scratch memory."""
+    """Elements on their paths, and what of a search does not depend on the step.
+
+    Rates, and a step that is fitted, come from some of the paths where there are many elements: as paths lie side by
+    side, these are a fair sample.
+    """
 
     def __init__(self, stage: Trellis, x: Array, shape: tuple[int, ...], hints: tuple[Array, ...]) -> None:
-        self.stage, self.x = stage, x
-        self.paths = _machines.path_bits(x.size)
+        self.stage, self.x, self.paths = stage, x, _machines.path_bits(x.size)
         size = self.size = (x.size + (1 << self.paths) - 1) >> self.paths << self.paths
         self.classes, self.low, self.count = _classes(hints[:2], shape, size)
         self.weights = _weights(hints[2] if len(hints) > 2 else None, shape, size)
-        self.parts = np.zeros(size, np.uint32)
+        self.sample = self
+        if x.size >= _MANY:
+            self.sample = copy.copy(self)
+            self.sample.paths, self.sample.sample = 4, self.sample
+            self.sample.x = self._some(np.concatenate((x, np.zeros(size - x.size, np.float32))))
+            self.sample.classes, self.sample.weights = self._some(self.classes), self._some(self.weights)
+            self.sample.size = self.sample.x.size
+
+    def _some(self, values: Array) -> Array:
+        """Return of values the sample's."""
+        paths = values.reshape(-1, 1 << self.paths)
+        return paths[:, : 1 << self.sample.paths].reshape(-1)
 
     def fitted(self) -> float:
         """Return the step at which the error is what the stage was told, within some percent."""
-        energy = float(np.dot(self.x.astype(np.float64), self.x))
+        x = self.sample.x
+        energy = float(np.dot(x.astype(np.float64), x))
         if energy == 0:
-            return 1.0
+            return _floats.biggest(self.x) or 1.0
         wanted = self.stage.nmse * energy
-        step = math.sqrt(wanted / self.x.size * 12) / 1.7
+        step = math.sqrt(wanted / x.size * 12) / 1.7
         for _ in range(4):
-            index, _ = self.run(step, 1)
-            noise = self._noise(step, index)
+            index, _ = self.sample.run(step, 1)
+            noise = self.sample.noise(step, index)
             ratio = math.sqrt(wanted / noise) if noise else 2.0
             step *= min(max(ratio, 0.25), 4.0)
             if abs(ratio - 1) < 0.02:
                 break
         return float(f"{step:.6g}")
 
-    def _noise(self, step: float, index: Array) -> float:
+    def noise(self, step: float, index: Array) -> float:
+        """Return the squared error, without shifts."""
         values = np.empty(self.x.size, np.float32)
-        wire = TrellisWire(step, self.stage.states, self.paths)
-        _points(wire, index.astype(np.int32), np.zeros((2, 1), np.int8), values)
+        _points(TrellisWire(step, self.stage.states, self.paths), index, np.zeros((2, 1), np.int8), values)
         values -= self.x
         return float(np.square(values, dtype=np.float64).sum())
 
     def run(self, step: float, passes: int) -> tuple[Array, Array | None]:
         """Return the indices, and shifts where they pay."""
-        scale = portable.UNIT / max(step, 1e-300)
-        if scale > 1e37 or portable.magnitudes(self.x, scale, self.parts[: self.x.size]):
-            most = _floats.biggest(self.x)
-            raise ArgumentError(f"a step of {step:.6g} is too small for weights up to {most:.6g}: take a larger one")
-        rates, model = self._rates(self._first_counts(), None)
-        index, rows = np.empty(self.size, np.int32), np.empty(self.size, np.uint8)
-        for number in range(passes):
-            self._search(rates, index.view(np.uint32))
-            counts = self._count(index, rows)
-            if number + 1 < passes:
-                rates, model = self._rates(counts, model)
-        shifts = self._shifts(index, rows)
+        parts, first = self._parts(step), self.sample._parts(step)
+        rates, model = self._rates(self.sample._first_counts(first), None)
+        for _ in range(passes - 1):
+            index = self.sample._found(first, rates)
+            rates, model = self._rates(self.sample._counted(index), model)
+        index = self._found(parts, rates)
+        shifts = self.sample._shifts(first, self._some(index))
         found = index[: self.x.size]
         most = int(portable.signed(self.x, found))
         if most > _MOST:
             raise ArgumentError(f"a step of {step:.6g} is too small: indices reach 2^16; take a larger one")
         return found.astype(np.int8 if most < 128 else np.int16 if most < 1 << 15 else np.int32), shifts
 
-    def _first_counts(self) -> Array:
+    def _parts(self, step: float) -> Array:
+        scale, parts = portable.UNIT / max(step, 1e-300), np.zeros(self.size, np.uint32)
+        if scale > 1e37 or portable.magnitudes(self.x, scale, parts[: self.x.size]):
+            most = _floats.biggest(self.x)
+            raise ArgumentError(f"a step of {step:.6g} is too small for weights up to {most:.6g}: take a larger one")
+        return parts
+
+    def _first_counts(self, parts: Array) -> Array:
         """Count the nearest points of either quantizer, as if each index were coded by both."""
         some = slice(0, self.x.size, max(1, self.x.size >> 16))
-        parts, counts = self.parts[some], np.zeros(self.count * 512, np.uint32)
+        parts, counts = parts[some], np.zeros(self.count * 512, np.uint32)
         tokens, rows = np.empty(parts.size, np.uint8), self.classes[some] << np.uint8(1)
         for quantizer in (0, 1):
             index = (parts + np.uint32((1 + quantizer) * portable.UNIT)) // np.uint32(2 * portable.UNIT)
@@ -204,14 +240,19 @@ class _Search:
             coder.count(np.minimum(index, _MOST).astype(np.int32), rows | np.uint8(quantizer), counts, tokens)
         return counts
 
-    def _count(self, index: Array, rows: Array) -> Array:
+    def _rows(self, index: Array) -> Array:
+        """Return the class and the quantizer of each index."""
+        rows, walk = np.empty(self.size, np.uint8), np.zeros(1 << self.paths, np.uint32)
         nexts = _machines.nexts(self.stage.states)
-        walk, counts = np.zeros(1 << self.paths, np.uint32), np.zeros(self.count * 512, np.uint32)
         coder.classify(index, self.classes, np.uint64(0), np.uint64(self.count - 1), nexts, walk, rows)
-        coder.count(np.minimum(index, _MOST), rows, counts, np.empty(self.size, np.uint8))
+        return rows
+
+    def _counted(self, index: Array) -> Array:
+        counts = np.zeros(self.count * 512, np.uint32)
+        coder.count(np.minimum(index, _MOST), self._rows(index), counts, np.empty(self.size, np.uint8))
         return counts
 
-    def _rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[Array, tuple[int, ...]]:
+    def _rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[_Rates, tuple[int, ...]]:
         """Return λ times the bits of each size in each class and quantizer, in squared parts, and their model."""
         both = counts.reshape(-1, 256).copy()
         tokens = np.arange(1, coder.DIRECT, 2)
@@ -219,37 +260,47 @@ class _Search:
         both[:, tokens], both[:, tokens + 1] = pairs - (pairs >> 1), pairs >> 1
         model = _models.fit(both.reshape(-1), self.low, 2, 16, start)
         table = _models.tables(model, self.low, self.count, 2).reshape(-1, 256)
-        sizes = np.arange(_TOP + 1)
-        frequency = table[:, [_token(int(k)) for k in sizes]].astype(np.float64)
+        frequency = table[:, [_token(k) for k in range(_TOP + 1)]].astype(np.float64)
         bits = np.where(frequency > 0, 12 - np.log2(np.maximum(frequency, 1)), 20.0)
         unit = portable.UNIT**2 * portable.ONE * self.stage.rate
-        return np.rint(np.minimum(bits * unit, 1 << 23)).astype(np.uint32).reshape(-1), model
+        return _paired(np.rint(np.minimum(bits * unit, 1 << 23)).astype(np.uint32)), model
 
-    def _search(self, rates: Array, out: Array) -> None:
+    def _found(self, parts: Array, rates: _Rates) -> Array:
+        """Return the indices of the best paths, without their signs."""
         states, lanes = self.stage.states, 1 << self.paths
         words, steps = states + 7 >> 3, self.size >> self.paths
-        edges, paths = _machines.edges(states), _machines.paths(states)
-        given = self.parts, self.weights, self.classes, rates, np.uint32(_TOP)
+        edges, paths, out = _machines.edges(states), _machines.paths(states), np.empty(self.size, np.int32)
+        given, found = (parts, self.weights, self.classes, *rates), out.view(np.uint32)
         if lanes >= WIDTH and features() >= AVX512:
             costs, decisions = np.empty(2 * states * WIDTH + 64, np.uint32), np.empty(steps * words * WIDTH, np.uint8)
             for group in range(0, lanes, WIDTH):
                 which = np.uint64(lanes), np.uint64(group), np.uint64(states)
                 simd.forward(*given, edges, costs, decisions, *which)
-                simd.backward(*given, paths, costs, decisions, *which, out)
+                simd.backward(*given, paths, costs, decisions, *which, found)
         else:
             costs, decisions = np.empty(2 * states * lanes + 4, np.uint32), np.empty(steps * words * lanes, np.uint8)
             portable.forward(*given, edges, costs, decisions, np.uint64(lanes), np.uint64(states))
-            portable.backward(*given, paths, costs, decisions, np.uint64(lanes), np.uint64(states), out)
+            portable.backward(*given, paths, costs, decisions, np.uint64(lanes), np.uint64(states), found)
+        return out
 
-    def _shifts(self, index: Array, rows: Array) -> Array | None:
+    def _shifts(self, parts: Array, index: Array) -> Array | None:
         """Return how far weights lie from their points on average, for sizes below 8; None of too few."""
-        if self.x.size < 1 << 12:
+        if self.x.size < _FEW:
             return None
         n, (sums, numbers) = self.x.size, np.zeros((2, 16), np.int64)
-        portable.offsets(self.parts[:n], index[:n], rows[:n], sums, numbers)
+        portable.offsets(parts[:n], index[:n], self._rows(index)[:n], sums, numbers)
         shifts = np.rint(sums / np.maximum(numbers, 1)).clip(-64, 64).reshape(2, 8)
         shifts[:, 0] = 0
         return shifts.astype(np.int8) if shifts.any() else None
+
+
+def _paired(rates: Array) -> _Rates:
+    """Return rates (classes and quantizers, sizes) as the search wants them."""
+    shift = max(int(rates.max()).bit_length() - 16, 0)
+    short, sizes = rates >> np.uint32(shift), np.arange(rates.shape[1])
+    upper = short[:, np.minimum(sizes + 2, sizes[-1])]
+    paired = np.concatenate((short[:, 1:2] | short[:, 1:2] << np.uint32(16), short | upper << np.uint32(16)), axis=1)
+    return _Rates(paired.reshape(-1), np.uint32(rates.shape[1]), np.uint32(shift))
 
 
 def _token(size: int) -> int:

@@ -24,12 +24,14 @@ def _next(states: int, state: int, parity: int) -> int:
 
 @functools.cache
 def nexts(states: int) -> Array:
-    """Return the state after an index: u32, at 2 · state + parity of the index.
+    """Return the state after an index: u32, at 2 · state + parity of the index, and zeros to 16 at least.
 
     Eight states are those of the standard for neural networks (ISO/IEC 15938-17); the others are Ungerboeck's
     one-dimensional codes ("Channel coding with multilevel/phase signals", 1982), as systematic feedback machines.
+    Without a trellis, 0 states, there is one state.
     """
     table = np.array([_next(states, s, p) for s in range(states) for p in (0, 1)], np.uint32)
+    table = np.concatenate((table, np.zeros(max(0, 16 - table.size), np.uint32)))
     table.flags.writeable = False
     return table
 

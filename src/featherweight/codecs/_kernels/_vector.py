@@ -31,6 +31,7 @@ __all__ = [
     "load8",
     "load16le",
     "minus",
+    "permute",
     "plus",
     "right",
     "splat",
@@ -162,6 +163,10 @@ def _emit_gather(builder: Any, array: Any, index: Any) -> Any:
     return _call(builder, "llvm.x86.avx512.mask.gather.dpi.512", _lanes(32), nothing, base, index, every, _word(32)(4))
 
 
+def _emit_permute(builder: Any, table: Any, index: Any) -> Any:
+    return _call(builder, "llvm.x86.avx512.permvar.si.512", _lanes(32), table, index)
+
+
 def _emit_less(builder: Any, left: Any, right: Any) -> Any:
     return builder.zext(builder.bitcast(builder.icmp_unsigned("<", left, right), _word(16)), _word(64))
 
@@ -284,6 +289,12 @@ def store16le(array: Any, position: Any, vector: Any) -> None:
 def gather(array: Any, index: Any) -> Any:
     """Return the elements of a ``uint32`` array at the positions in `index`, all of which must be inside it."""
     return array[index]
+
+
+@primitive(twin=_twin("vector", _emit_permute))
+def permute(table: Any, index: Any) -> Any:
+    """Return the lanes of `table` that the lowest four bits of each lane of `index` name."""
+    return table[index & np.uint32(WIDTH - 1)]
 
 
 @primitive(twin=_twin("uint64", _emit_less))

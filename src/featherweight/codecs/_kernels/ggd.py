@@ -22,15 +22,16 @@ __all__ = [
     "classify",
     "cost",
     "count",
-    "decode_states",
+    "decode",
     "fields",
     "frequencies",
+    "indices1",
+    "indices2",
+    "indices4",
+    "rows",
     "settle",
     "slots",
     "tokenize",
-    "values1",
-    "values2",
-    "values4",
 ]
 
 DIRECT, ESCAPE, LARGEST = 63, 254, 238
@@ -149,21 +150,51 @@ def frequencies(model: Any, low: Any, quantizers: Any, logs: Any, weights: Any, 
         out[row + _ESCAPE] = out[row + _ESCAPE + _1] = uint16(1)
 
 
-@kernel("void(u2[r], u2[w])")
+@primitive
+def _code_of(token: Any) -> Any:
+    """Return the byte that stands for a token while it is decoded; its lowest bit is that of the index.
+
+    The codes of indices below 32 are these, in 8 bits; those of other tokens are 32 to 209.
+    """
+    if token < _DIRECT:
+        half = token + _1 >> _1
+        return (uint64(256) - half) & uint64(255) if token & _1 else half
+    if token >= _ESCAPE:
+        return uint64(209) if token == _ESCAPE else uint64(208)
+    code = token - _DIRECT
+    return _32 + (code & ~_3 | (code & _1) << _1 | code >> _1 & _1)
+
+
+@primitive
+def _token_of_code(code: Any) -> Any:
+    """Return the token for which a code from 32 on stands."""
+    if code >= uint64(208):
+        return _ESCAPE if code & _1 else _ESCAPE + _1
+    code = code - _32
+    return _DIRECT + (code & ~_3 | (code & _1) << _1 | code >> _1 & _1)
+
+
+@kernel("void(u2[r], u4[w])")
 def slots(table: Any, entries: Any) -> None:
-    """Fill the decoding entries of tables, laid out as those of rans."""
-    base = _0
+    """Fill the decoding entries of tables: a code, where its slots start, and what its frequency lacks to all."""
+    place = _0
     for row in range(_0, uint64(table.size), uint64(256)):
         start = _0
         for symbol in range(uint64(256)):
             frequency = uint64(table[row + uint64(symbol)])
-            entry = uint64(symbol) | start << _8 | ((_1 << uint64(BITS)) - frequency) << _20
-            for bias in range(frequency):
-                place = base + (uint64(bias) << _2)
-                entries[place], entries[place + _1] = uint16(entry & uint64(65535)), uint16(entry >> _16)
-                entries[place + _2], entries[place + _3] = uint16(bias), uint16(frequency)
+            entry = _code_of(uint64(symbol)) | start << _8 | ((_1 << uint64(BITS)) - frequency) << _20
+            for _ in range(frequency):
+                entries[place] = uint32(entry)
+                place += _1
             start += frequency
-            base += frequency << _2
+
+
+@kernel("void(u1[r], u8, u8, u8, u1[w])")
+def rows(classes: Any, low: Any, high: Any, shift: Any, out: Any) -> None:
+    """Fill `out` with the table of each class under quantizer 0; classes below `low` and above `high` are these."""
+    least, most, by = uint8(low), uint8(high), uint8(shift)
+    for i in range(classes.size):
+        out[i] = uint8(uint8(min(max(classes[i], least), most) - least) << by)
 
 
 @kernel("void(u2[r], u4[w], u4[w])")
@@ -329,48 +360,57 @@ def _direct(token: Any) -> Any:
     return -half if token & _1 else half
 
 
-def _values(tokens: Any, rest: Any, out: Any, least: Any, most: Any) -> Any:
-    """Turn tokens into indices; return the bits read, -1 where an index does not fit or a token is none."""
-    at = _0
-    for i in range(tokens.size):
-        token = uint64(tokens[i])
-        if token < _DIRECT:
-            k = _direct(token)
-        else:
-            if token >= _ESCAPE:
-                odd = token == _ESCAPE
-                token = _take(rest, at, _8)
-                at += _8
-                if (token + _1 >> _1 & _1 == _1) != odd:
-                    return int64(-1)
-            if token > _LARGEST:
-                return int64(-1)
-            if token < _DIRECT:
-                k = _direct(token)
+def _indices(codes: Any, rest: Any, out: Any, least: Any, most: Any) -> Any:
+    """Turn codes into indices; return the bits read, -1 where an index does not fit or a token is none.
+
+    `out` may be `codes`.
+    """
+    at, n = _0, uint64(codes.size)
+    for begin in range(_0, n, uint64(64)):
+        end, seen = min(begin + uint64(64), n), uint8(0)
+        for i in range(begin, end):
+            seen |= uint8(codes[i] + uint8(32)) & uint8(192)
+        if seen == uint8(0):
+            for i in range(begin, end):
+                k = int64(codes[i])
+                out[i] = k - int64(256) if k > int64(127) else k
+            continue
+        for i in range(begin, end):
+            code = uint64(codes[i])
+            if code + _32 & uint64(192):
+                token = _token_of_code(code)
+                if token >= _ESCAPE:
+                    odd = token == _ESCAPE
+                    token = _take(rest, at, _8)
+                    at += _8
+                    if (token + _1 >> _1 & _1 == _1) != odd or token > _LARGEST:
+                        return int64(-1)
+                if token < _DIRECT:
+                    k = _direct(token)
+                else:
+                    large, open_ = token - _DIRECT, spare(token)
+                    top = (large >> _4) + uint64(5)
+                    size = (_4 | large >> _2 & _3) << top - _2 | _take(rest, at, open_) << _1 | large >> _1 & _1
+                    at += open_
+                    k = -int64(size) if large & _1 else int64(size)
             else:
-                code, open_ = token - _DIRECT, spare(token)
-                top = (code >> _4) + uint64(5)
-                size = (_4 | code >> _2 & _3) << top - _2 | _take(rest, at, open_) << _1 | code >> _1 & _1
-                at += open_
-                k = -int64(size) if code & _1 else int64(size)
-        if k < least or k > most:
-            return int64(-1)
-        out[i] = k
+                k = int64(code) - int64(256) if code > uint64(127) else int64(code)
+            if k < least or k > most:
+                return int64(-1)
+            out[i] = k
     return int64(at)
 
 
 def _kernel(code: str) -> Callable[..., Any]:
-    return kernel(f"i8(u1[r], u1[r], {code}[w], i8, i8)")(_values)
+    return kernel(f"i8(u1[r], u1[r], {code}[w], i8, i8)")(_indices)
 
 
-values1, values2, values4 = (_kernel(code) for code in ("i1", "i2", "i4"))
+indices1, indices2, indices4 = (_kernel(code) for code in ("i1", "i2", "i4"))
 
 
-@kernel("i8(u1[r], u2[r], u1[r], u4[r], u4[w], u4[w], u8[w], u1[w])")
-def decode_states(
-    payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states: Any, cursor: Any, out: Any
-) -> Any:
-    """Decode from byte `cursor[0]` and token `cursor[1]` to the end; -1 where the payload does not end as it must.
+@kernel("i8(u1[r], u4[r], u1[r], u4[r], u4[w], u4[w], u8[w], u1[w])")
+def decode(payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states: Any, cursor: Any, out: Any) -> Any:
+    """Decode from byte `cursor[0]` and code `cursor[1]` to the end; -1 where the payload does not end as it must.
 
     `rows` holds the table of each index under quantizer 0; `paths` is the state of each path, `states` of each lane.
     """
@@ -378,11 +418,11 @@ def decode_states(
     at, done, mask = cursor[0], cursor[1], (_1 << uint64(BITS)) - _1
     while done < n:
         x, path = uint64(states[done & (lanes - _1)]), uint64(paths[done & (many - _1)])
-        place = ((uint64(rows[done]) | path & _1) << uint64(BITS) | x & mask) << _2
-        token = uint64(uint8(entries[place]))
-        out[done] = uint8(token)
-        paths[done & (many - _1)] = nexts[path << _1 | (token + _1 >> _1) & _1]
-        x = uint64(entries[place | _3]) * (x >> uint64(BITS)) + uint64(entries[place | _2])
+        slot = x & mask
+        entry = uint64(entries[(uint64(rows[done]) | path & _1) << uint64(BITS) | slot])
+        out[done] = uint8(entry & uint64(255))
+        paths[done & (many - _1)] = nexts[path << _1 | entry & _1]
+        x = (mask + _1 - (entry >> _20)) * (x >> uint64(BITS)) + slot - (entry >> _8 & mask)
         if x < _LOW:
             if size - at < _2:
                 return int64(-1)

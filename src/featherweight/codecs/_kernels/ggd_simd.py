@@ -12,29 +12,28 @@ from featherweight.codecs._kernels.ggd import BITS
 from featherweight.codecs._kernels.rans_simd import _left, _refilled
 from featherweight.kernel import kernel
 
-__all__ = ["decode_states"]
+__all__ = ["decode"]
 
-_1, _2, _13, _16 = (uint64(each) for each in (1, 2, BITS + 1, 16))
-_0, _SLOTS, _BITS, _LOW, _BYTE = uint64(0), uint64((2 << BITS) - 2), uint64(BITS), uint64(1 << 15), uint64(255)
+_0, _1, _2, _12, _16 = (uint64(each) for each in (0, 1, 2, BITS, 16))
+_SLOTS, _LOW = uint64((1 << BITS) - 1), uint64(1 << 15)
 
 
 @kernel("void(u1[r], u4[r], u1[r], u4[r], u4[w], u4[w], u8[w], u1[w])")
-def decode_states(
-    payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states: Any, cursor: Any, out: Any
-) -> None:
-    """Decode from byte `cursor[0]` and token `cursor[1]` on and leave there how far it came; a lane is a path."""
-    size, n, lanes = uint64(payload.size), uint64(out.size), uint64(states.size)
-    at, done = cursor[0], cursor[1]
-    one, slots, shift, above, low = v.splat(_1), v.splat(_SLOTS), v.splat(_BITS), v.splat(_13), v.splat(_LOW)
-    byte = v.splat(_BYTE)
+def decode(payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states: Any, cursor: Any, out: Any) -> None:
+    """Decode from byte `cursor[0]` and code `cursor[1]` on and leave there how far it came."""
+    size, n, lanes, many = uint64(payload.size), uint64(out.size), uint64(states.size), uint64(paths.size)
+    at, done, few = cursor[0], cursor[1], nexts.size <= 16
+    one, slots, shift, low = v.splat(_1), v.splat(_SLOTS), v.splat(_12), v.splat(_LOW)
+    after = v.load(nexts, _0)
     while n - done >= lanes and size - at >= _2 * lanes:
         for lane in range(_0, lanes, _16):
-            x, path = v.load(states, lane), v.load(paths, lane)
-            row = v.left(v.either(v.load8(rows, done + lane), v.both(path, one)), above)
-            entry = v.gather(entries, v.either(row, v.both(v.plus(x, x), slots)))
+            which = (done + lane) & (many - _1)
+            x, path = v.load(states, lane), v.load(paths, which)
+            row = v.left(v.either(v.load8(rows, done + lane), v.both(path, one)), shift)
+            entry = v.gather(entries, v.either(row, v.both(x, slots)))
             v.store8(out, done + lane, entry)
-            parity = v.both(v.right(v.plus(v.both(entry, byte), one), one), one)
-            v.store(paths, lane, v.gather(nexts, v.plus(v.plus(path, path), parity)))
+            place = v.plus(v.plus(path, path), v.both(entry, one))
+            v.store(paths, which, v.permute(after, place) if few else v.gather(nexts, place))
             x = _left(entry, x, shift)
             short = v.less(x, low)
             v.store(states, lane, _refilled(x, short, v.load16le(payload, at)))

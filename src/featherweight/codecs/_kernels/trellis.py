@@ -1,7 +1,7 @@
 """The trellis codec's loops: Viterbi's search over interleaved paths in integers, and the way back from indices.
 
 Strategy: magnitudes are whole parts of a step, 64 to one; costs are squares of those times a weight, 16 being one;
-rates are given in the same unit. Path l of 2^lanes goes through the elements l, l + 2^lanes, …, so that neighbouring
+rates are given in the same unit, shifted right so that two fit in a word. Path l of 2^lanes goes through the elements l, l + 2^lanes, …, so that neighbouring
 elements belong to neighbouring paths and a vector of them moves at once. Of each of the four subsets of the
 reconstruction points (quantizer 0 or 1, index even or odd) only the two neighbours of the element count; which of the
 two is decided alike in both directions.
@@ -18,11 +18,12 @@ from numpy import float32, int32, int64, uint8, uint32, uint64
 
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["ONE", "UNIT", "backward", "forward", "magnitudes", "offsets", "reconstruct", "signed"]
+__all__ = ["ONE", "UNIT", "backward", "forward", "look_up", "magnitudes", "offsets", "reconstruct", "signed"]
 
 UNIT, ONE = 64, 16
 FAR = uint32(1 << 30)
-_0, _1, _2, _3, _6, _7, _8, _256 = (uint32(each) for each in (0, 1, 2, 3, 6, 7, 8, 256))
+_0, _1, _2, _3, _6, _7, _8, _16, _256 = (uint32(each) for each in (0, 1, 2, 3, 6, 7, 8, 16, 256))
+_HALF = uint32(0xFFFF)
 
 
 @kernel("i8(f4[r], f8, u4[w])")
@@ -39,51 +40,34 @@ def magnitudes(x: Any, scale: Any, out: Any) -> Any:
 
 
 @primitive
-def near(a: Any, subset: Any) -> Any:
-    """Return the distances to the lower and the upper neighbour in a subset, and the indices of these.
+def pair(a: Any, weight: Any, subset: Any, rates: Any, row: Any, last: Any, shift: Any) -> Any:
+    """Return the costs of the two neighbours in a subset and the index of the lower one.
 
-    The lower one of the first odd index is its negative: the index is returned with its sign.
+    A row of `rates` holds, at k + 1, the rates of the indices k and k + 2, in the low and the high half; below, those
+    of the first odd index and its negative, which are the same; the last one, at `last`, is for all that follow.
     """
     parity, quantizer = subset & _1, subset >> _1
     moved = a + (parity << _7) + (quantizer << _6)
     i = moved >> _8
     low = moved - (i << _8)
-    first = i == _0
-    upper = (i << _1) + _2 - parity
-    if first and parity == _0:
-        return a, low - _256, _0, upper
-    if first:
-        return low, low - _256, uint32(0xFFFFFFFF), upper
-    return low, low - _256, upper - _2, upper
-
-
-@primitive
-def rate(rates: Any, row: Any, k: Any, top: Any) -> Any:
-    """Return the rate of an index; what is beyond the table costs what its end costs."""
-    k = _1 if k == uint32(0xFFFFFFFF) else k
-    return rates[row + uint64(min(k, top))]
-
-
-@primitive
-def pair(a: Any, weight: Any, subset: Any, rates: Any, row: Any, top: Any) -> Any:
-    """Return the costs of the two neighbours in a subset and their indices."""
-    low, high, k, k2 = near(a, subset)
-    row = row + uint64(subset >> _1) * (uint64(top) + uint64(1))
+    high = low - _256
+    low = a if i == _0 and parity == _0 else low
+    two = rates[row + uint64(quantizer) * (uint64(last) + uint64(1)) + uint64(min((i << _1) + _1 - parity, last))]
     return (
-        uint32(weight * low * low + rate(rates, row, k, top)),
-        uint32(weight * high * high + rate(rates, row, k2, top)),
-        k,
-        k2,
+        uint32(weight * low * low + ((two & _HALF) << shift)),
+        uint32(weight * high * high + (two >> _16 << shift)),
+        uint32((i << _1) - parity),
     )
 
 
-@kernel("void(u4[r], u1[r], u1[r], u4[r], u4, u4[r], u4[w], u1[w], u8, u8)")
+@kernel("void(u4[r], u1[r], u1[r], u4[r], u4, u4, u4[r], u4[w], u1[w], u8, u8)")
 def forward(
     a: Any,
     weights: Any,
     classes: Any,
     rates: Any,
-    top: Any,
+    last: Any,
+    shift: Any,
     edges: Any,
     costs: Any,
     decisions: Any,
@@ -106,9 +90,9 @@ def forward(
         for j in range(lanes):
             lane = uint64(j)
             at = uint64(t) * lanes + lane
-            row = uint64(classes[at]) * uint64(2) * (uint64(top) + uint64(1))
+            row = uint64(classes[at]) * uint64(2) * (uint64(last) + uint64(1))
             for subset in range(4):
-                x, y, _, _ = pair(a[at], uint32(weights[at]), uint32(subset), rates, row, top)
+                x, y, _ = pair(a[at], uint32(weights[at]), uint32(subset), rates, row, last, shift)
                 costs[branch + uint64(subset)] = min(x, y)
             for each in range(states):
                 s = uint64(each)
@@ -134,13 +118,14 @@ def forward(
             costs[i] = costs[wide + uint64(i)]
 
 
-@kernel("void(u4[r], u1[r], u1[r], u4[r], u4, u4[r], u4[r], u1[r], u8, u8, u4[w])")
+@kernel("void(u4[r], u1[r], u1[r], u4[r], u4, u4, u4[r], u4[r], u1[r], u8, u8, u4[w])")
 def backward(
     a: Any,
     weights: Any,
     classes: Any,
     rates: Any,
-    top: Any,
+    last: Any,
+    shift: Any,
     paths: Any,
     costs: Any,
     decisions: Any,
@@ -165,9 +150,9 @@ def backward(
             taken = uint64(bits >> uint8(state & uint64(7))) & uint64(1)
             path = paths[uint64(2) * state + taken]
             state = uint64(path >> _2)
-            row = uint64(classes[at]) * uint64(2) * (uint64(top) + uint64(1))
-            x, y, k, k2 = pair(a[at], uint32(weights[at]), path & _3, rates, row, top)
-            out[at] = k2 if y < x else k
+            row = uint64(classes[at]) * uint64(2) * (uint64(last) + uint64(1))
+            x, y, k = pair(a[at], uint32(weights[at]), path & _3, rates, row, last, shift)
+            out[at] = k + _2 if y < x else k
 
 
 @kernel("void(i4[r], u4[r], f4[r], f4, u8, u4[w], f4[w])")
@@ -188,6 +173,16 @@ def reconstruct(index: Any, nexts: Any, shifts: Any, step: Any, lanes: Any, stat
             point += shifts[uint64(quantizer * known + min(size, known - _1))]
             out[start + j] = step * (point if k >= int32(0) else -point)
             states[j] = nexts[uint64(_2 * state + (size & _1))]
+
+
+@kernel("void(u1[r], u4[r], u4[r], u4[w], u8, u4[w])")
+def look_up(index: Any, nexts: Any, points: Any, states: Any, done: Any, out: Any) -> None:
+    """Write from `done` on the points, 256 for each quantizer, for indices of one byte."""
+    many = uint64(states.size)
+    for i in range(done, uint64(out.size)):
+        state, byte = uint64(states[i & (many - uint64(1))]), uint64(index[i])
+        out[i] = points[(state & uint64(1)) << uint64(8) | byte]
+        states[i & (many - uint64(1))] = nexts[uint64(2) * state + (byte & uint64(1))]
 
 
 @kernel("void(u4[r], i4[r], u1[r], i8[w], i8[w])")

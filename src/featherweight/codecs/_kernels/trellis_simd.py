@@ -10,10 +10,10 @@ from featherweight.codecs._kernels import _vector as v
 from featherweight.codecs._kernels.trellis import FAR
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "look_up"]
 
 _0, _1, _2, _3, _4, _6, _7, _8, _16 = (uint64(each) for each in (0, 1, 2, 3, 4, 6, 7, 8, 16))
-_31, _256, _ALL = uint64(31), uint64(256), uint64(0xFFFF)
+_31, _64, _128, _256, _HALF = (uint64(each) for each in (31, 64, 128, 256, 0xFFFF))
 _FAR = uint64(FAR)
 
 
@@ -24,37 +24,43 @@ def smaller(x: Any, y: Any) -> Any:
 
 
 @primitive
-def cost(distance: Any, weight: Any, rates: Any, row: Any, k: Any, top: Any) -> Any:
-    """Return the cost of points with the index k."""
-    square = v.times(weight, v.times(distance, distance))
-    return v.plus(square, v.gather(rates, v.plus(row, smaller(k, top))))
+def pair(low: Any, high: Any, weight: Any, rates: Any, place: Any, shift: Any) -> Any:
+    """Return the costs of the lower and the upper neighbour at these distances, whose rates stand in one place."""
+    two = v.gather(rates, place)
+    x = v.plus(v.times(weight, v.times(low, low)), v.left(v.both(two, v.splat(_HALF)), shift))
+    y = v.plus(v.times(weight, v.times(high, high)), v.left(v.right(two, v.splat(_16)), shift))
+    return x, y
 
 
 @primitive
-def even(a: Any, low: Any, i: Any, weight: Any, rates: Any, row: Any, top: Any) -> Any:
+def even(a: Any, moved: Any, weight: Any, rates: Any, row: Any, last: Any, shift: Any) -> Any:
     """Return the smaller cost of the neighbours of `a` with even indices: 2 i and 2 i + 2; `a` if i is 0 lies at 0."""
+    i = v.right(moved, v.splat(_8))
+    low = v.minus(moved, v.left(i, v.splat(_8)))
     lower = v.choose(v.less(i, v.splat(_1)), a, low)
-    k = v.plus(i, i)
-    x = cost(lower, weight, rates, row, k, top)
-    return smaller(x, cost(v.minus(low, v.splat(_256)), weight, rates, row, v.plus(k, v.splat(_2)), top))
+    place = v.plus(row, smaller(v.plus(v.plus(i, i), v.splat(_1)), last))
+    x, y = pair(lower, v.minus(low, v.splat(_256)), weight, rates, place, shift)
+    return smaller(x, y)
 
 
 @primitive
-def odd(low: Any, i: Any, weight: Any, rates: Any, row: Any, top: Any) -> Any:
+def odd(moved: Any, weight: Any, rates: Any, row: Any, last: Any, shift: Any) -> Any:
     """Return the smaller cost of the neighbours with odd indices: |2 i - 1| and 2 i + 1."""
-    k = v.plus(v.plus(i, i), v.splat(_1))
-    lower = v.choose(v.less(i, v.splat(_1)), k, v.minus(k, v.splat(_2)))
-    x = cost(low, weight, rates, row, lower, top)
-    return smaller(x, cost(v.minus(low, v.splat(_256)), weight, rates, row, k, top))
+    i = v.right(moved, v.splat(_8))
+    low = v.minus(moved, v.left(i, v.splat(_8)))
+    place = v.plus(row, smaller(v.plus(i, i), last))
+    x, y = pair(low, v.minus(low, v.splat(_256)), weight, rates, place, shift)
+    return smaller(x, y)
 
 
-@kernel("void(u4[r], u1[r], u1[r], u4[r], u4, u4[r], u4[w], u1[w], u8, u8, u8)")
+@kernel("void(u4[r], u1[r], u1[r], u4[r], u4, u4, u4[r], u4[w], u1[w], u8, u8, u8)")
 def forward(
     a_: Any,
     weights: Any,
     classes: Any,
     rates: Any,
-    last: Any,
+    last_: Any,
+    shift_: Any,
     edges: Any,
     costs: Any,
     decisions: Any,
@@ -63,9 +69,9 @@ def forward(
     states: Any,
 ) -> None:
     """Do what the portable loop does for the paths from `group` on; costs and decisions are those of 16 paths."""
-    steps, half = uint64(a_.size) // lanes, uint64(last) + _1
+    steps, half = uint64(a_.size) // lanes, uint64(last_) + _1
     words = (states + _7) >> _3
-    top, zero, eight = v.splat(uint64(last)), v.splat(_0), v.splat(_8)
+    last, shift, zero = v.splat(uint64(last_)), v.splat(uint64(shift_)), v.splat(_0)
     for s in range(_0, states):
         v.store(costs, s * _16, v.splat(_FAR if s else _0))
     now, then = _0, states * _16
@@ -74,18 +80,13 @@ def forward(
         at = t * lanes + group
         a, weight = v.load(a_, at), v.load8(weights, at)
         row = v.times(v.load8(classes, at), v.splat(_2 * half))
-        i = v.right(a, eight)
-        v.store(costs, branch, even(a, v.minus(a, v.left(i, eight)), i, weight, rates, row, top))
-        moved = v.plus(a, v.splat(uint64(128)))
-        i = v.right(moved, eight)
-        v.store(costs, branch + _16, odd(v.minus(moved, v.left(i, eight)), i, weight, rates, row, top))
-        row = v.plus(row, v.splat(half))
-        moved = v.plus(a, v.splat(uint64(64)))
-        i = v.right(moved, eight)
-        v.store(costs, branch + _2 * _16, even(a, v.minus(moved, v.left(i, eight)), i, weight, rates, row, top))
-        moved = v.plus(a, v.splat(uint64(192)))
-        i = v.right(moved, eight)
-        v.store(costs, branch + _3 * _16, odd(v.minus(moved, v.left(i, eight)), i, weight, rates, row, top))
+        given = weight, rates, row, last, shift
+        v.store(costs, branch, even(a, a, *given))
+        v.store(costs, branch + _16, odd(v.plus(a, v.splat(_128)), *given))
+        given = weight, rates, v.plus(row, v.splat(half)), last, shift
+        moved = v.plus(a, v.splat(_64))
+        v.store(costs, branch + _2 * _16, even(a, moved, *given))
+        v.store(costs, branch + _3 * _16, odd(v.plus(moved, v.splat(_128)), *given))
         for word in range(_0, words):
             taken = zero
             for bit in range(_0, min(_8, states)):
@@ -114,13 +115,14 @@ def forward(
             v.store(costs, s * _16, v.load(costs, now + s * _16))
 
 
-@kernel("void(u4[r], u1[r], u1[r], u4[r], u4, u4[r], u4[r], u1[r], u8, u8, u8, u4[w])")
+@kernel("void(u4[r], u1[r], u1[r], u4[r], u4, u4, u4[r], u4[r], u1[r], u8, u8, u8, u4[w])")
 def backward(
     a_: Any,
     weights: Any,
     classes: Any,
     rates: Any,
-    last: Any,
+    last_: Any,
+    shift_: Any,
     paths: Any,
     costs: Any,
     decisions: Any,
@@ -130,9 +132,9 @@ def backward(
     out: Any,
 ) -> None:
     """Do what the portable loop does for the paths from `group` on."""
-    steps, half = uint64(a_.size) // lanes, uint64(last) + _1
+    steps, half = uint64(a_.size) // lanes, uint64(last_) + _1
     words = (states + _7) >> _3
-    top, one, two, three, eight = v.splat(uint64(last)), v.splat(_1), v.splat(_2), v.splat(_3), v.splat(_8)
+    last, shift, one, three = v.splat(uint64(last_)), v.splat(uint64(shift_)), v.splat(_1), v.splat(_3)
     state, least = v.splat(_0), v.load(costs, _0)
     for s in range(_1, states):
         each = v.load(costs, s * _16)
@@ -147,18 +149,31 @@ def backward(
             bits = v.choose(earlier, bits, v.load8(decisions, (t * words + word) * _16))
         taken = v.both(v.right(bits, v.both(state, v.splat(_7))), one)
         path = v.gather(paths, v.plus(v.plus(state, state), taken))
-        state = v.right(path, two)
+        state = v.right(path, v.splat(_2))
         parity, quantizer = v.both(path, one), v.both(v.right(path, one), one)
         a, weight = v.load(a_, at), v.load8(weights, at)
         row = v.plus(v.times(v.load8(classes, at), v.splat(_2 * half)), v.times(quantizer, v.splat(half)))
         moved = v.plus(a, v.plus(v.left(parity, v.splat(_7)), v.left(quantizer, v.splat(_6))))
-        i = v.right(moved, eight)
-        low = v.minus(moved, v.left(i, eight))
-        first, evens = v.less(i, one), v.less(parity, one)
-        odds = evens ^ _ALL
-        upper = v.plus(v.plus(i, i), v.minus(two, parity))
-        lower = v.choose(first & odds, one, v.minus(upper, two))
-        x = cost(v.choose(first & evens, a, low), weight, rates, row, lower, top)
-        y = cost(v.minus(low, v.splat(_256)), weight, rates, row, upper, top)
-        lower = v.choose(first & odds, v.minus(v.splat(_0), one), lower)
-        v.store(out, at, v.choose(v.less(y, x), upper, lower))
+        i = v.right(moved, v.splat(_8))
+        low = v.minus(moved, v.left(i, v.splat(_8)))
+        k = v.plus(i, i)
+        place = v.plus(row, smaller(v.minus(v.plus(k, one), parity), last))
+        zero = v.less(v.plus(i, parity), one)
+        x, y = pair(v.choose(zero, a, low), v.minus(low, v.splat(_256)), weight, rates, place, shift)
+        lower = v.minus(k, parity)
+        v.store(out, at, v.choose(v.less(y, x), v.plus(lower, v.splat(_2)), lower))
+
+
+@kernel("u8(u1[r], u4[r], u4[r], u4[w], u4[w])")
+def look_up(index: Any, nexts: Any, points: Any, states: Any, out: Any) -> Any:
+    """Do what the portable loop does as far as whole rounds of all paths go, and return how far that is."""
+    many, few = uint64(states.size), nexts.size <= 16
+    whole = uint64(out.size) // many * many
+    one, after = v.splat(_1), v.load(nexts, _0)
+    for done in range(_0, whole, many):
+        for lane in range(_0, many, _16):
+            state, byte = v.load(states, lane), v.load8(index, done + lane)
+            v.store(out, done + lane, v.gather(points, v.either(v.left(v.both(state, one), v.splat(_8)), byte)))
+            place = v.plus(v.plus(state, state), v.both(byte, one))
+            v.store(states, lane, v.permute(after, place) if few else v.gather(nexts, place))
+    return whole
