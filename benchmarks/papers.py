@@ -60,7 +60,8 @@ def _grid(**knobs: Sequence[object]) -> tuple[str, ...]:
 BASELINE = "order-0 entropy"
 WAYS = (
     Way(BASELINE, "uniform step {}, entropies of all tensors together, no file"),
-    Way("ecsq", "ecsq(step={})"),
+    Way("tcq", "tcq(step={}, vectors=bf16)"),
+    Way("ecsq", "ecsq(step={}, vectors=bf16)"),
     Way(
         "deep-compression",
         "deep-compression({})",
@@ -71,7 +72,7 @@ WAYS = (
     Way(
         "weightless",
         "weightless({})",
-        _grid(sparsity=(0.5, 0.6, 0.7, 0.8, 0.9, 0.95), bits=(2, 3, 4), t=(6, 8, 10, 12)),
+        _grid(sparsity=(0.5, 0.6, 0.7, 0.8, 0.9, 0.95), bits=(2, 3, 4), extra=(4, 7)),
     ),
     Way("int8", "int8"),
     Way("int4", "int4"),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from featherweight.errors import ArgumentError
+
 __all__ = ["NAMED", "Named"]
 
 
@@ -27,21 +29,27 @@ class Named:
     keeps: bool = True
 
 
-def _scaled(quantizer: str) -> str:
+_VECTORS = {"exact": "", "bf16": ", vectors=cast(bf16, values=auto(small))"}
+
+
+def _scaled(quantizer: str, vectors: str) -> str:
     """Put a quantizer under the levels of rows and columns, behind a cosine transform of filters that are smooth."""
+    if vectors not in _VECTORS:
+        raise ArgumentError(f"vectors={vectors!r}: expected one of {', '.join(_VECTORS)}")
     scaled = f"levels(row=auto(small), column=auto(small), values={quantizer})"
-    return f"weights(split({scaled}), filters=split(smallest([dct(coefficients={scaled}), {scaled}])))"
+    filters = f"split(smallest([dct(coefficients={scaled}), {scaled}]))"
+    return f"weights(split({scaled}), filters={filters}{_VECTORS[vectors]})"
 
 
-def _tcq(step: float = 0.0, nmse: float = 1e-3, states: int = 8, rate: float = 0.25) -> str:
+def _tcq(step: float = 0.0, nmse: float = 1e-3, states: int = 8, rate: float = 0.25, vectors: str = "exact") -> str:
     index = f"ggd(states={states}, given=[row, column])"
     knobs = f"step={step!r}, states={states}, rate={rate!r}, nmse={nmse!r}"
-    return _scaled(f"trellis({knobs}, given=[row, column], index={index})")
+    return _scaled(f"trellis({knobs}, given=[row, column], index={index})", vectors)
 
 
-def _ecsq(step: float = 0.0, nmse: float = 1e-3, rounding: float = 0.45) -> str:
+def _ecsq(step: float = 0.0, nmse: float = 1e-3, rounding: float = 0.45, vectors: str = "exact") -> str:
     knobs = f"step={step!r}, nmse={nmse!r}, rounding={rounding!r}"
-    return _scaled(f"uniform({knobs}, index=ggd(given=[row, column]))")
+    return _scaled(f"uniform({knobs}, index=ggd(given=[row, column]))", vectors)
 
 
 def _near_lossless(max_error: float = 1e-3) -> str:
