@@ -7,14 +7,12 @@ depends on their size alone, so that the bytes are the same for any pool.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
-import io
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,26 +22,37 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Error, Mapper, encode_into
+from featherweight.encoder import Error
 from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
-from featherweight.errors import ArgumentError, LimitError, within
+from featherweight.errors import ArgumentError, LimitError
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint, write_checkpoint
 from featherweight.formats._io import Where, file_name, is_stream
-from featherweight.formats.fw import FwFile, FwWriter, create, rehearse
+from featherweight.formats.fw import FwFile, FwWriter, create
 from featherweight.formats.memory import from_arrays
 from featherweight.goals import Goal, Outcome, reach
 from featherweight.lookups import Lookup
 from featherweight.plan import Plan
 from featherweight.stage import AnyRecipe, Codec
+from featherweight.writing import (
+    LARGE,
+    Draft,
+    Progress,
+    Work,
+    drafted,
+    kept,
+    local,
+    no_base,
+    outcome,
+    rms,
+    sampled,
+    write,
+)
 
 __all__ = ["Encoded", "TensorFile", "TensorSlice", "decode_file", "encode_file", "load_file", "open", "save_file"]
 
-LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
 WINDOW = 1 << 24  # elements of a large tensor decoded at a time where its bytes must be fetched first
 
 Base = Where | Mapping[str, Any]
-Progress = Callable[[str, int], object]
-"""Called with a tensor's name and the bytes of it that are done."""
 
 
 class Encoded(NamedTuple):
@@ -282,9 +291,7 @@ class TensorFile(Mapping[str, Array]):
     ) -> TensorInfo:
         with place(info.name) as flat:
             step = (
-                info.count
-                if _local(self._checkpoint) or self.fw is None or not self.fw.sliceable(info.name)
-                else WINDOW
+                info.count if local(self._checkpoint) or self.fw is None or not self.fw.sliceable(info.name) else WINDOW
             )
             for start in range(0, info.count, step or 1):
                 self._read(info, start, min(start + step, info.count), flat[start : start + step], pool)
@@ -368,31 +375,6 @@ class TensorSlice:
         return flat.reshape((high - low, *self._info.shape[1:]) if self._info.shape else ())
 
 
-class _Slice(NamedTuple):
-    """Elements of a tensor in a file, for other processes to load."""
-
-    where: str
-    name: str
-    start: int
-    stop: int
-
-    def load(self) -> Array:
-        return _reopened(self.where).read(self.name, self.start, self.stop)
-
-
-class _Unit(NamedTuple):
-    """One small tensor to code."""
-
-    info: TensorInfo
-    elements: Array | _Slice
-    base: Array | None
-
-
-@functools.lru_cache(4)
-def _reopened(where: str) -> Checkpoint:
-    return open_checkpoint(where)
-
-
 def _encode(
     checkpoint: Checkpoint,
     target: Where,
@@ -410,86 +392,37 @@ def _encode(
     with contextlib.ExitStack() as stack:
         lookup = _open_base(base, stack)
         mapper = ordered_map(executor or stack.enter_context(thread_pool(threads)))
-        work = _Work(checkpoint, lookup, mapper, codecs, executor is not None and _local(checkpoint))
-        if goal is not None:
-            plan, _ = reach(goal, plan, functools.partial(_rehearse, work, goal), _rms(checkpoint))
-        with create(target, **_kept(checkpoint)) as writer:
-            _write(work, writer, plan, progress or (lambda name, size: None))
+        work = Work(checkpoint, lookup, mapper, codecs, executor is not None and local(checkpoint))
+        tell = progress or (lambda name, size: None)
+        if goal is None:
+            with create(target, **kept(checkpoint)) as writer:
+                write(work, writer, plan, tell)
+        else:
+            plan, writer = _reach(work, goal, plan, target)
+            for info in checkpoint.tensors.values():
+                tell(info.name, info.packed)
     return Encoded(plan, writer.size, writer.error if any(e for _, e in writer.tensors.values()) else None)
 
 
-class _Work(NamedTuple):
-    """What is to be encoded, and with what means; `apart` where workers load elements themselves."""
+def _reach(work: Work, goal: Goal, plan: Plan, target: Where) -> tuple[Plan, FwWriter]:
+    """Search for the goal, and make the draft that meets it the target."""
+    with contextlib.ExitStack() as stack:
 
-    checkpoint: Checkpoint
-    lookup: Callable[[TensorInfo], Array | None]
-    mapper: Mapper
-    codecs: Mapping[str, Any]
-    apart: bool
+        def rehearse(plan: Plan) -> Outcome:
+            draft = drafted(work, plan, target)
+            stack.callback(draft.close)
+            score = None if goal.score is None else _score(work, goal.score, draft)
+            return outcome(work, draft, score)
+
+        plan, found = reach(goal, plan, rehearse, rms(work.checkpoint), sampled(work))
+        found.draft.publish(target)
+        return plan, found.draft.writer
 
 
-def _kept(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what a `.fw` file keeps of its source besides the tensors."""
-    origin = checkpoint.container.origin if isinstance(checkpoint.container, FwFile) else checkpoint.format
-    return {"metadata": checkpoint.metadata, "layout": checkpoint.layout, "origin": origin}
-
-
-def _rehearse(work: _Work, goal: Goal, plan: Plan) -> Outcome:
-    weights = sum(info.count for info in work.checkpoint.tensors.values())
-    if goal.score is None:
-        with rehearse(**_kept(work.checkpoint)) as writer:
-            _write(work, writer, plan, _quiet)
-        return Outcome(writer.size, weights, writer.error, writer.tensors)
-    memory = io.BytesIO()
-    with create(memory, **_kept(work.checkpoint)) as writer:
-        _write(work, writer, plan, _quiet)
+def _score(work: Work, score: Callable[[Mapping[str, Array]], float], draft: Draft) -> float:
     arrays = {info.name: work.lookup(info) for info in work.checkpoint.tensors.values()}
     base = {name: array for name, array in arrays.items() if array is not None}
-    score = float(goal.score(load_file(memory, base=base or None, codecs=work.codecs)))
-    return Outcome(writer.size, weights, writer.error, writer.tensors, score)
-
-
-def _quiet(name: str, size: int) -> None:
-    """Tell nobody."""
-
-
-def _rms(checkpoint: Checkpoint) -> float:
-    """Return the root mean square of the floats of two dimensions or more, a starting point for steps."""
-    total, number = 0.0, 0
-    for info in checkpoint.tensors.values():
-        if info.kind.kind == "f" and len(info.shape) >= 2:
-            for start in range(0, info.count, WINDOW):
-                part = checkpoint.read(info.name, start, min(start + WINDOW, info.count)).astype(np.float32)
-                with np.errstate(all="ignore"):
-                    energy = float(np.dot(part, part))
-                if math.isfinite(energy):
-                    total, number = total + energy, number + part.size
-    return math.sqrt(total / number) if total > 0 else 1.0
-
-
-def _write(work: _Work, writer: FwWriter, plan: Plan, done: Progress) -> None:
-    checkpoint, where = work.checkpoint, work.checkpoint.name if work.apart else None
-    for large, infos in itertools.groupby(checkpoint.tensors.values(), lambda info: info.count >= LARGE):
-        if not large:
-            units = (
-                _Unit(i, _Slice(where, i.name, 0, i.count) if where else checkpoint.read(i.name), work.lookup(i))
-                for i in infos
-            )
-            for info, coded, body in work.mapper(functools.partial(_encode_small, plan), units):
-                writer.put(info.name, coded, body)
-                done(info.name, info.packed)
-            continue
-        for info in infos:
-            x = checkpoint.read(info.name).reshape(info.shape)
-            old = work.lookup(info)
-            writer.encode(
-                info.name,
-                x,
-                plan.against(old, x, info.name),
-                refs={} if old is None else {"base": old},
-                mapper=_reporting(work.mapper, done, info),
-                locate=functools.partial(_Slice, where, info.name) if where else None,
-            )
+    return float(score(load_file(draft.file, base=base or None, codecs=work.codecs)))
 
 
 def _check_target(target: Where, *others: Any) -> None:
@@ -501,42 +434,10 @@ def _check_target(target: Where, *others: Any) -> None:
                     raise ArgumentError("the target is the source or the base itself: name another", path=str(target))
 
 
-def _reporting(mapper: Mapper, done: Progress, info: TensorInfo) -> Mapper:
-    """Tell the progress of a large tensor as its pieces come back."""
-
-    def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        sizes: collections.deque[int] = collections.deque()
-
-        def counted() -> Iterator[Any]:
-            for unit in items:
-                sizes.append(dtypes.packed_bytes(info.kind, math.prod(unit.shape)))
-                yield unit
-
-        for result in mapper(function, counted()):
-            yield result
-            done(info.name, sizes.popleft())
-
-    return mapped
-
-
-def _local(checkpoint: Checkpoint) -> bool:
-    return checkpoint.source is not None and checkpoint.source.local is not None
-
-
-def _encode_small(plan: Plan, unit: _Unit) -> tuple[TensorInfo, Coded, list[Array]]:
-    elements = unit.elements.load() if isinstance(unit.elements, _Slice) else unit.elements
-    x = elements.reshape(unit.info.shape)
-    body: list[Array] = []
-    refs = {} if unit.base is None else {"base": unit.base}
-    with within(unit.info.name, ": "):
-        recipe = plan.against(unit.base, x, unit.info.name)
-        return unit.info, encode_into(body.append, x, recipe, refs=refs, measure=True), body
-
-
 def _open_base(base: Base | None, stack: contextlib.ExitStack) -> Callable[[TensorInfo], Array | None]:
     """Return a lookup of what a base has under a tensor's name, if its dtype and shape are the same."""
     if base is None:
-        return lambda info: None
+        return no_base
     source: Mapping[str, Any] = base if isinstance(base, Mapping) else stack.enter_context(open(base))
 
     def lookup(info: TensorInfo) -> Array | None:

@@ -10,6 +10,7 @@ What decides is always measured on the whole checkpoint: sizes are those of file
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -94,17 +95,26 @@ class Outcome(NamedTuple):
     error: Error
     tensors: Mapping[str, tuple[int, Error | None]]
     score: float | None = None
+    draft: Any = None  # the file itself; whoever does not keep the outcome closes it
+
+    def discard(self) -> None:
+        """Let go of the draft."""
+        if self.draft is not None:
+            self.draft.close()
 
 
 Rehearsal = Callable[[Plan], Outcome]
-"""Encodes the checkpoint by a plan, but writes nothing; scores it if the goal is a score."""
+"""Encodes the checkpoint by a plan, but publishes nothing; scores it if the goal is a score."""
 
 
-def reach(goal: Goal, plan: Plan, rehearse: Rehearsal, scale: float) -> tuple[Plan, Outcome]:
+def reach(
+    goal: Goal, plan: Plan, rehearse: Rehearsal, scale: float, sample: Rehearsal | None = None
+) -> tuple[Plan, Outcome]:
     """Return the plan whose file meets the goal, no finer and no coarser than it must be, and what it comes to.
 
-    `scale` is the root mean square of the weights. Raises ArgumentError for a recipe without a knob, and for a goal
-    that is out of reach, with the nearest that is not.
+    `scale` is the root mean square of the weights. `sample` tells nearly and quickly what a plan comes to: the search
+    then begins there. Raises ArgumentError for a recipe without a knob, and for a goal that is out of reach, with the
+    nearest that is not.
     """
     family = plan.family()
     if family.choices:
@@ -115,7 +125,26 @@ def reach(goal: Goal, plan: Plan, rehearse: Rehearsal, scale: float) -> tuple[Pl
         value = float(f"{2.0**x:.5g}")  # short, since steps stand in messages and recipes
         return plan.tuned(family.text(value), family(value))
 
-    return _search(goal, family, plan_at, rehearse, guess)
+    begin = _Begin(guess)
+    if sample is not None and goal.name in ("bits", "size", "nmse"):
+        with contextlib.suppress(ArgumentError):
+            begin = _search(goal, family, plan_at, sample, begin).near
+    found = _search(goal, family, plan_at, rehearse, begin)
+    return found.plan, found.outcome
+
+
+class _Begin(NamedTuple):
+    """Where a search begins, by how much it should move at least, and the slope of the misses, if it is known."""
+
+    place: float
+    width: float = 1.0
+    slope: float | None = None
+
+
+class _Found(NamedTuple):
+    plan: Plan
+    outcome: Outcome
+    near: _Begin
 
 
 def _guess(goal: Goal, scale: float) -> float:
@@ -128,16 +157,14 @@ def _guess(goal: Goal, scale: float) -> float:
     return math.log2(scale * 4.13) - min(bits, 20.0)
 
 
-def _search(
-    goal: Goal, family: Family, plan_at: Callable[[float], Plan], rehearse: Rehearsal, guess: float
-) -> tuple[Plan, Outcome]:
+def _search(goal: Goal, family: Family, plan_at: Callable[[float], Plan], rehearse: Rehearsal, begin: _Begin) -> _Found:
     """Find where the goal is just met, on a line along which sizes fall and errors grow."""
-    slope = {"size": -0.3, "error": 1.0 if goal.max_error else 2.0}.get(goal.kind, 0.0)
-    low, high = guess - 40.0, guess + 40.0
+    slope = begin.slope or {"size": -0.3, "error": 1.0 if goal.max_error else 2.0}.get(goal.kind, 0.0)
+    low, high = begin.place - 40.0, begin.place + 40.0
     inside: dict[str, tuple[float, float]] = {}  # the nearest points on either side: place and miss
     best: tuple[float, Plan, Outcome] | None = None
     nearest: tuple[float, Outcome] | None = None
-    x, width = guess, 1.0
+    x, width, aim = begin.place, begin.width, -0.4 * NEAR[goal.kind]
     for _ in range(MOST_TRIALS):
         plan = plan_at(x)
         outcome = rehearse(plan)
@@ -146,16 +173,20 @@ def _search(
         finer = met if goal.kind == "size" else not met  # where the border lies
         inside["high" if finer else "low"] = x, miss
         if met and (best is None or abs(miss) < abs(best[0])):
+            if best is not None:
+                best[2].discard()
             best = miss, plan, outcome
+        else:
+            outcome.discard()
         if nearest is None or miss < nearest[0]:
             nearest = miss, outcome
         if (met and -NEAR[goal.kind] < miss and goal.kind != "score") or _closed(inside, goal):
             break
         if "low" in inside and "high" in inside:
-            x = _between(inside, halve=goal.kind == "score")
+            x = _between(inside, aim, halve=goal.kind == "score")
         else:
-            step = -miss / slope if slope and math.isfinite(miss) else 0.0
-            step = max(-8.0, min(8.0, step * 1.05))
+            step = (aim - miss) / slope if slope and math.isfinite(miss) else 0.0
+            step = max(-8.0, min(8.0, step))
             x += (-1 if finer else 1) * max(abs(step), width / 8)
             width *= 2
         if not low < x < high:
@@ -163,17 +194,28 @@ def _search(
     if best is None:
         assert nearest is not None
         raise ArgumentError(_out_of_reach(goal, family, nearest[1]))
-    return best[1], best[2]
+    return _Found(best[1], best[2], _near(inside, goal, slope))
+
+
+def _near(inside: Mapping[str, tuple[float, float]], goal: Goal, slope: float) -> _Begin:
+    """Return where another search for the same goal may begin: where it is just met by a straight line."""
+    if len(inside) == 2:
+        (low, below), (high, above) = inside["low"], inside["high"]
+        if math.isfinite(below) and math.isfinite(above) and high - low < 1:
+            slope = (above - below) / (high - low)
+    place, miss = min(inside.values(), key=lambda each: abs(each[1]))
+    return _Begin(place - (miss + 0.4 * NEAR[goal.kind]) / slope, 0.02, slope)
 
 
 def _closed(inside: Mapping[str, tuple[float, float]], goal: Goal) -> bool:
     return len(inside) == 2 and inside["high"][0] - inside["low"][0] < NEAR[goal.kind] / 8
 
 
-def _between(inside: Mapping[str, tuple[float, float]], *, halve: bool) -> float:
+def _between(inside: Mapping[str, tuple[float, float]], aim: float, *, halve: bool) -> float:
     """Aim a little inside of where a straight line puts the border, and never too near to what is known."""
     (low, below), (high, above) = inside["low"], inside["high"]
-    share = below / (below - above) if math.isfinite(below) and math.isfinite(above) and below != above else 0.5
+    known = math.isfinite(below) and math.isfinite(above) and below != above
+    share = (below - aim) / (below - above) if known else 0.5
     if halve or high - low > 2:
         share = 0.5
     return low + (high - low) * min(0.95, max(0.05, share))
@@ -181,7 +223,10 @@ def _between(inside: Mapping[str, tuple[float, float]], *, halve: bool) -> float
 
 def _by_choice(goal: Goal, plan: Plan, family: Family, rehearse: Rehearsal) -> tuple[Plan, Outcome]:
     """Measure every choice, then let λ choose for each tensor."""
-    measured = [(choice, rehearse(plan.tuned(family.text(choice), family(choice)))) for choice in family.choices]
+    measured = []
+    for choice in family.choices:
+        measured.append((choice, rehearse(plan.tuned(family.text(choice), family(choice)))))
+        measured[-1][1].discard()
     lossy = [
         name
         for name in measured[0][1].tensors
@@ -199,7 +244,8 @@ def _by_choice(goal: Goal, plan: Plan, family: Family, rehearse: Rehearsal) -> t
 
     slopes = [math.log2(slope) for rows in table.values() for slope in _slopes(rows)]
     guess = sum(slopes) / len(slopes) if slopes else 0.0
-    return _search(goal, family, plan_at, rehearse, guess)
+    found = _search(goal, family, plan_at, rehearse, _Begin(guess))
+    return found.plan, found.outcome
 
 
 def _slopes(rows: list[tuple[Any, int, Error | None]]) -> Iterator[float]:

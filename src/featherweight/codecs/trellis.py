@@ -208,27 +208,28 @@ class _Search:
 
     def run(self, step: float, passes: int) -> tuple[Array, Array | None]:
         """Return the indices, and shifts where they pay."""
-        parts, first = self._parts(step), self.sample._parts(step)
-        rates, model = self._rates(self.sample._first_counts(first), None)
+        parts, first = self.magnitudes(step), self.sample.magnitudes(step)
+        rates, model = self.rates(self.sample.first_counts(first), None)
         for _ in range(passes - 1):
-            index = self.sample._found(first, rates)
-            rates, model = self._rates(self.sample._counted(index), model)
-        index = self._found(parts, rates)
-        shifts = self.sample._shifts(first, self._some(index))
+            index = self.sample.best(first, rates)
+            rates, model = self.rates(self.sample.counted(index), model)
+        index = self.best(parts, rates)
+        shifts = self.sample.shifts(first, self._some(index))
         found = index[: self.x.size]
         most = int(portable.signed(self.x, found))
         if most > _MOST:
             raise ArgumentError(f"a step of {step:.6g} is too small: indices reach 2^16; take a larger one")
         return found.astype(np.int8 if most < 128 else np.int16 if most < 1 << 15 else np.int32), shifts
 
-    def _parts(self, step: float) -> Array:
+    def magnitudes(self, step: float) -> Array:
+        """Return magnitudes in parts of the step; raises ArgumentError where they are too many."""
         scale, parts = portable.UNIT / max(step, 1e-300), np.zeros(self.size, np.uint32)
         if scale > 1e37 or portable.magnitudes(self.x, scale, parts[: self.x.size]):
             most = _floats.biggest(self.x)
             raise ArgumentError(f"a step of {step:.6g} is too small for weights up to {most:.6g}: take a larger one")
         return parts
 
-    def _first_counts(self, parts: Array) -> Array:
+    def first_counts(self, parts: Array) -> Array:
         """Count the nearest points of either quantizer, as if each index were coded by both."""
         some = slice(0, self.x.size, max(1, self.x.size >> 16))
         parts, counts = parts[some], np.zeros(self.count * 512, np.uint32)
@@ -247,12 +248,13 @@ class _Search:
         coder.classify(index, self.classes, np.uint64(0), np.uint64(self.count - 1), nexts, walk, rows)
         return rows
 
-    def _counted(self, index: Array) -> Array:
+    def counted(self, index: Array) -> Array:
+        """Count the tokens of indices in each class and quantizer."""
         counts = np.zeros(self.count * 512, np.uint32)
         coder.count(np.minimum(index, _MOST), self._rows(index), counts, np.empty(self.size, np.uint8))
         return counts
 
-    def _rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[_Rates, tuple[int, ...]]:
+    def rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[_Rates, tuple[int, ...]]:
         """Return λ times the bits of each size in each class and quantizer, in squared parts, and their model."""
         both = counts.reshape(-1, 256).copy()
         tokens = np.arange(1, coder.DIRECT, 2)
@@ -265,7 +267,7 @@ class _Search:
         unit = portable.UNIT**2 * portable.ONE * self.stage.rate
         return _paired(np.rint(np.minimum(bits * unit, 1 << 23)).astype(np.uint32)), model
 
-    def _found(self, parts: Array, rates: _Rates) -> Array:
+    def best(self, parts: Array, rates: _Rates) -> Array:
         """Return the indices of the best paths, without their signs."""
         states, lanes = self.stage.states, 1 << self.paths
         words, steps = states + 7 >> 3, self.size >> self.paths
@@ -283,7 +285,7 @@ class _Search:
             portable.backward(*given, paths, costs, decisions, np.uint64(lanes), np.uint64(states), found)
         return out
 
-    def _shifts(self, parts: Array, index: Array) -> Array | None:
+    def shifts(self, parts: Array, index: Array) -> Array | None:
         """Return how far weights lie from their points on average, for sizes below 8; None of too few."""
         if self.x.size < _FEW:
             return None

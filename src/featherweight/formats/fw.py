@@ -33,7 +33,7 @@ from featherweight.frame import Frame, body_size, check, checksum
 from featherweight.lookups import Lookup
 from featherweight.stage import AnyRecipe, Codec
 
-__all__ = ["MAGIC", "Entry", "FwFile", "FwWriter", "Loss", "create", "read", "rehearse", "write"]
+__all__ = ["MAGIC", "Entry", "FwFile", "FwWriter", "Loss", "create", "read", "write"]
 
 MAGIC = b"\x89FWF\r\n\x1a\n"
 VERSION = 1
@@ -275,7 +275,7 @@ def _loss_row(error: Error | None) -> tuple[int, int] | None:
 
 
 class FwWriter:
-    """Writes tensors one after another; see `create` and `rehearse`.
+    """Writes tensors one after another; see `create`.
 
     `error` is that of all lossy tensors so far, `tensors` are the bytes and the error of each, `size` the file's in the
     end.
@@ -348,27 +348,6 @@ class _Writable(Protocol):
     def write(self, data: Any, /) -> object: ...
 
     def tell(self) -> int: ...
-
-
-class _Nowhere:
-    """Counts what is written."""
-
-    def __init__(self) -> None:
-        self._size = 0
-
-    def write(self, data: Any, /) -> None:
-        self._size += len(data)
-
-    def tell(self) -> int:
-        return self._size
-
-
-@contextlib.contextmanager
-def rehearse(*, metadata: Mapping[str, str] = {}, layout: bytes = b"", origin: str = "") -> Iterator[FwWriter]:
-    """Do all that `create` does but keep nothing: afterwards the writer knows what a file would take."""
-    writer = FwWriter(_Nowhere(), metadata, layout, origin)
-    yield writer
-    writer.finish()
 
 
 @contextlib.contextmanager

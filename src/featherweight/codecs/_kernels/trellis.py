@@ -1,7 +1,9 @@
 """The trellis codec's loops: Viterbi's search over interleaved paths in integers, and the way back from indices.
 
 Strategy: magnitudes are whole parts of a step, 64 to one; costs are squares of those times a weight, 16 being one;
-rates are given in the same unit, shifted right so that two fit in a word. Path l of 2^lanes goes through the elements l, l + 2^lanes, …, so that neighbouring
+rates are given in the same unit, shifted right so that two fit in a word.
+
+Path l of 2^lanes goes through the elements l, l + 2^lanes, …, so that neighbouring
 elements belong to neighbouring paths and a vector of them moves at once. Of each of the four subsets of the
 reconstruction points (quantizer 0 or 1, index even or odd) only the two neighbours of the element count; which of the
 two is decided alike in both directions.

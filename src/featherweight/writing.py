@@ -1,0 +1,258 @@
+"""Compose `.fw` files: tensor by tensor, in pieces, and as drafts where a goal is sought.
+
+Small tensors go through the pool whole, large ones piece by piece; which is which depends on their size alone, so that
+the bytes are the same for any pool.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import itertools
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+
+from featherweight import dtypes
+from featherweight.dtypes import Array
+from featherweight.encoder import Coded, Error, Mapper, encode_into
+from featherweight.errors import within
+from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint
+from featherweight.formats._io import Where, create_target, is_stream
+from featherweight.formats.fw import FwFile, FwWriter
+from featherweight.formats.memory import from_arrays
+from featherweight.goals import Outcome
+from featherweight.plan import Plan
+
+__all__ = [
+    "LARGE",
+    "Draft",
+    "Progress",
+    "Work",
+    "drafted",
+    "kept",
+    "local",
+    "no_base",
+    "outcome",
+    "rms",
+    "sampled",
+    "write",
+]
+
+LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
+_WINDOW = 1 << 24  # elements that are measured at a time
+_SAMPLE = 1 << 21  # elements, about, that a search starts with
+_HELD = 1 << 26  # bytes of a draft that memory holds
+
+Progress = Callable[[str, int], object]
+"""Called with a tensor's name and the bytes of it that are done."""
+
+
+class _Slice(NamedTuple):
+    """Elements of a tensor in a file, for other processes to load."""
+
+    where: str
+    name: str
+    start: int
+    stop: int
+
+    def load(self) -> Array:
+        return _reopened(self.where).read(self.name, self.start, self.stop)
+
+
+class _Unit(NamedTuple):
+    """One small tensor to code."""
+
+    info: TensorInfo
+    elements: Array | _Slice
+    base: Array | None
+
+
+@functools.lru_cache(4)
+def _reopened(where: str) -> Checkpoint:
+    return open_checkpoint(where)
+
+
+class Work(NamedTuple):
+    """What is to be encoded, and with what means; `apart` where workers load elements themselves."""
+
+    checkpoint: Checkpoint
+    lookup: Callable[[TensorInfo], Array | None]
+    mapper: Mapper
+    codecs: Mapping[str, Any]
+    apart: bool
+
+
+def kept(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a `.fw` file keeps of its source besides the tensors."""
+    origin = checkpoint.container.origin if isinstance(checkpoint.container, FwFile) else checkpoint.format
+    return {"metadata": checkpoint.metadata, "layout": checkpoint.layout, "origin": origin}
+
+
+def rms(checkpoint: Checkpoint) -> float:
+    """Return the root mean square of the floats of two dimensions or more, a starting point for steps."""
+    total, number = 0.0, 0
+    for info in checkpoint.tensors.values():
+        if info.kind.kind == "f" and len(info.shape) >= 2:
+            for start in range(0, info.count, _WINDOW):
+                part = checkpoint.read(info.name, start, min(start + _WINDOW, info.count)).astype(np.float32)
+                with np.errstate(all="ignore"):
+                    energy = float(np.dot(part, part))
+                if math.isfinite(energy):
+                    total, number = total + energy, number + part.size
+    return math.sqrt(total / number) if total > 0 else 1.0
+
+
+def write(work: Work, writer: FwWriter, plan: Plan, done: Progress) -> None:
+    """Encode all tensors by a plan, and tell `done` of what is."""
+    checkpoint, where = work.checkpoint, work.checkpoint.name if work.apart else None
+    for large, infos in itertools.groupby(checkpoint.tensors.values(), lambda info: info.count >= LARGE):
+        if not large:
+            units = (
+                _Unit(i, _Slice(where, i.name, 0, i.count) if where else checkpoint.read(i.name), work.lookup(i))
+                for i in infos
+            )
+            for info, coded, body in work.mapper(functools.partial(_encode_small, plan), units):
+                writer.put(info.name, coded, body)
+                done(info.name, info.packed)
+            continue
+        for info in infos:
+            x = checkpoint.read(info.name).reshape(info.shape)
+            old = work.lookup(info)
+            writer.encode(
+                info.name,
+                x,
+                plan.against(old, x, info.name),
+                refs={} if old is None else {"base": old},
+                mapper=_reporting(work.mapper, done, info),
+                locate=functools.partial(_Slice, where, info.name) if where else None,
+            )
+
+
+def _reporting(mapper: Mapper, done: Progress, info: TensorInfo) -> Mapper:
+    """Tell the progress of a large tensor as its pieces come back."""
+
+    def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        sizes: collections.deque[int] = collections.deque()
+
+        def counted() -> Iterator[Any]:
+            for unit in items:
+                sizes.append(dtypes.packed_bytes(info.kind, math.prod(unit.shape)))
+                yield unit
+
+        for result in mapper(function, counted()):
+            yield result
+            done(info.name, sizes.popleft())
+
+    return mapped
+
+
+def local(checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint is a file that other processes can open."""
+    return checkpoint.source is not None and checkpoint.source.local is not None
+
+
+def _encode_small(plan: Plan, unit: _Unit) -> tuple[TensorInfo, Coded, list[Array]]:
+    elements = unit.elements.load() if isinstance(unit.elements, _Slice) else unit.elements
+    x = elements.reshape(unit.info.shape)
+    body: list[Array] = []
+    refs = {} if unit.base is None else {"base": unit.base}
+    with within(unit.info.name, ": "):
+        recipe = plan.against(unit.base, x, unit.info.name)
+        return unit.info, encode_into(body.append, x, recipe, refs=refs, measure=True), body
+
+
+class Draft:
+    """A `.fw` file that a search has made, to be kept or thrown away; `writer` knows what it came to."""
+
+    def __init__(self, file: BinaryIO, writer: FwWriter) -> None:
+        self.file, self.writer = file, writer
+
+    def publish(self, target: Where) -> None:
+        """Make it the target, which appears when all of it is there."""
+        self.file.seek(0)
+        with create_target(target) as place:
+            while block := self.file.read(1 << 20):
+                place.write(block)
+        self.close()
+
+    def close(self) -> None:
+        """Throw it away."""
+        self.file.close()
+
+
+def drafted(work: Work, plan: Plan, target: Where) -> Draft:
+    """Write a draft, in memory where it is small, else beside the target, or where temporary files go."""
+    beside = None if is_stream(target) or "://" in str(target) else str(Path(str(target)).parent)
+    file = tempfile.SpooledTemporaryFile(_HELD, dir=beside)  # noqa: SIM115  (who searches closes it)
+    try:
+        writer = FwWriter(file, **kept(work.checkpoint))
+        write(work, writer, plan, _quiet)
+        writer.finish()
+    except BaseException:
+        file.close()
+        raise
+    return Draft(cast("BinaryIO", file), writer)
+
+
+def outcome(work: Work, draft: Draft, score: float | None = None) -> Outcome:
+    """Return what a draft came to."""
+    weights = sum(info.count for info in work.checkpoint.tensors.values())
+    return Outcome(draft.writer.size, weights, draft.writer.error, draft.writer.tensors, score, draft)
+
+
+def sampled(work: Work) -> Callable[[Plan], Outcome] | None:
+    """Return what tells about how a plan would do, from every k-th row of large tensors; None of a small checkpoint."""
+    infos = work.checkpoint.tensors
+    every = min(sum(info.count for info in infos.values()) // _SAMPLE, 64)
+    if every < 2 or work.lookup is not no_base:
+        return None
+    factors, arrays = dict.fromkeys(infos, 1.0), {}
+    for name, info in infos.items():
+        x = work.checkpoint.read(name).reshape(info.shape)
+        if len(info.shape) > 1 and info.shape[0] >= 4 * every and info.count >= 1 << 16:
+            x = x[::every]
+            factors[name] = info.count / x.size
+        arrays[name] = x
+    weights, some = sum(info.count for info in infos.values()), from_arrays(arrays)
+
+    def tell(plan: Plan) -> Outcome:
+        writer = FwWriter(_Nowhere(), {}, b"", "")
+        write(work._replace(checkpoint=some, apart=False), writer, plan, _quiet)
+        writer.finish()
+        size, error, tensors = writer.size, Error(), {}
+        for name, (coded, lost) in writer.tensors.items():
+            times = factors[name]
+            size += round((times - 1) * coded)
+            scaled = None if lost is None else Error(lost.noise * times, lost.signal * times, lost.largest)
+            error += scaled or Error()
+            tensors[name] = round(times * coded), scaled
+        return Outcome(size, weights, error, tensors)
+
+    return tell
+
+
+class _Nowhere:
+    """Counts what is written."""
+
+    def __init__(self) -> None:
+        self._size = 0
+
+    def write(self, data: Any, /) -> None:
+        self._size += len(data)
+
+    def tell(self) -> int:
+        return self._size
+
+
+def _quiet(name: str, size: int) -> None:
+    """Tell nobody."""
+
+
+def no_base(info: TensorInfo) -> Array | None:
+    """Find nothing: there is no base."""
+    return None
