@@ -260,7 +260,7 @@ class _Search:
         tokens = np.arange(1, coder.DIRECT, 2)
         pairs = both[:, tokens] + both[:, tokens + 1]  # signs are as likely as each other
         both[:, tokens], both[:, tokens + 1] = pairs - (pairs >> 1), pairs >> 1
-        model = _models.fit(both.reshape(-1), self.low, 2, 16, start)
+        model = _models.fit(both.reshape(-1), self.low, 2, 16, start, rounds=2)
         table = _models.tables(model, self.low, self.count, 2).reshape(-1, 256)
         frequency = table[:, [_token(k) for k in range(_TOP + 1)]].astype(np.float64)
         bits = np.where(frequency > 0, 12 - np.log2(np.maximum(frequency, 1)), 20.0)

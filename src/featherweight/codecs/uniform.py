@@ -38,6 +38,7 @@ __all__ = ["CODEC", "Uniform", "UniformWire", "decode", "step_for"]
 
 _PARTS = 64
 _KNOWN = 8  # sizes whose centroids are told
+_BYTES = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int32)  # every index of a byte
 _FEW = 1 << 10  # elements below which centroids cost more than they spare
 
 
@@ -62,7 +63,12 @@ def _points(step: float, index: Array, shifts: Array, out: Array) -> None:
     values = out if out.dtype == kind else np.empty(out.size, kind)
     points = np.arange(shifts.size) + shifts / _PARTS
     with np.errstate(over="ignore"):  # a step beyond f32 makes infinities, which become the largest value
-        kernels.RECONSTRUCT[values.itemsize](index.astype(np.int32), points.astype(kind), step, values)
+        if index.dtype == np.int8 and index.size > _BYTES.size:  # there are few points then
+            table = np.empty(_BYTES.size, kind)
+            kernels.RECONSTRUCT[table.itemsize](_BYTES, points.astype(kind), step, table)
+            kernels.LOOK_UP[table.itemsize](index.view(np.uint8), np.nan_to_num(table), values)
+        else:
+            kernels.RECONSTRUCT[values.itemsize](index.astype(np.int32), points.astype(kind), step, values)
     if values is not out:
         _floats.round_into(np.nan_to_num(values), out)
     elif not math.isfinite(_floats.biggest(values)):

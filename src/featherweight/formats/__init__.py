@@ -257,9 +257,9 @@ def _by_name(where: Where) -> str | None:
 
 def _by_content(source: Source) -> str | None:
     start = bytes(source.read(0, min(9, source.size)))
-    if start[8:] == b"{":
-        return "safetensors"
-    return next((kind for magic, kind in MAGICS.items() if start.startswith(magic)), None)
+    kind = next((kind for magic, kind in MAGICS.items() if start.startswith(magic)), None)
+    # A .fw file may go on with any byte; a length that began like one would be past every limit.
+    return "safetensors" if start[8:] == b"{" and kind != "fw" else kind
 
 
 def _unknown(source: Source) -> str:

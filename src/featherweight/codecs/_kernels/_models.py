@@ -41,11 +41,13 @@ def tables(model: tuple[int, ...], low: int, classes: int, quantizers: int) -> A
     return table
 
 
-def fit(counts: Array, low: int, quantizers: int, slope: int, start: tuple[int, ...] | None = None) -> tuple[int, ...]:
+def fit(
+    counts: Array, low: int, quantizers: int, slope: int, start: tuple[int, ...] | None = None, rounds: int = 4
+) -> tuple[int, ...]:
     """Return the model under which tokens take fewest bits, found by going along one parameter after another.
 
     `counts`, u32 (classes · quantizers · 256), tells how often each token occurs in each class and quantizer. `start`
-    is a model from which it is not far. Parameters hang together, most of all where nearly all is zero: after every
+    is a model from which it is not far; each of the four `rounds` is finer than the last. Parameters hang together, most of all where nearly all is zero: after every
     move zeros are made to weigh what suits the rest, slopes turn about the middle class, and shapes are tried with
     the scale as it is and with the one that leaves the share of the ones as it is.
     """
@@ -67,7 +69,7 @@ def fit(counts: Array, low: int, quantizers: int, slope: int, start: tuple[int, 
         best = min(settled((max(scale + move, least - 12288 // shape), slope, shape, 0)) for shape, move in _STARTS)
     else:
         best = settled(start[:4])
-    for steps in _ROUNDS:
+    for steps in _ROUNDS[:rounds]:
         before = 2 * best[0] + 1
         while best[0] < before - before // 2000:
             before = best[0]
