@@ -105,7 +105,7 @@ def decode(wire: RansWire, streams: tuple[Array, ...], given: tuple[Array, ...],
             raise FrameError(f"{wire.tables} tables and no classes given")
         rows = (_rows(_classes(given, out.shape, FrameError), firsts),)
     if _fast(states):
-        _advance(payload, (bits, entries.view(np.uint32), *rows), states, cursor, flat)
+        _advance(payload, (bits, entries.view(np.uint32)[::2].copy(), *rows), states, cursor, flat)
     finish = portable.decode_rows if rows else portable.decode
     if cursor[0] > payload.size or finish(payload, bits, entries, *rows, states, cursor, flat) < 0:
         raise FrameError("the payload does not fit its tables")

@@ -47,9 +47,10 @@ def fit(
     """Return the model under which tokens take fewest bits, found by going along one parameter after another.
 
     `counts`, u32 (classes · quantizers · 256), tells how often each token occurs in each class and quantizer. `start`
-    is a model from which it is not far; each of the four `rounds` is finer than the last. Parameters hang together, most of all where nearly all is zero: after every
-    move zeros are made to weigh what suits the rest, slopes turn about the middle class, and shapes are tried with
-    the scale as it is and with the one that leaves the share of the ones as it is.
+    is a model from which it is not far; each of the four `rounds` is finer than the last. Parameters hang together,
+    most of all where nearly all is zero: after every move zeros are made to weigh what suits the rest, slopes turn
+    about the middle class, and shapes are tried with the scale as it is and with the one that leaves the share of the
+    ones as it is.
     """
     sizes = _grouped(counts)
     tables = sizes.size // kernels.SIZES
