@@ -14,6 +14,8 @@ NAMES = (
     "memory",
     "start",
     "papers",
+    "frontier",
+    "transforms",
     "sparse",
     "lattice",
     "weightless",

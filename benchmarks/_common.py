@@ -23,7 +23,10 @@ WORK = ROOT / "benchmarks" / ".work"
 # Freed memory is kept: with the default allocator every result of megabytes is fresh memory, and page faults halve the
 # fast codecs, ours least (it decodes into the caller's buffer). The variables are the C library's; others ignore them.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1000000000000"}
-PACKAGES = ("numpy", "numba", "zipnn", "openzl", "blosc2", "zstandard", "pcodec", "z4ai", "constriction")
+PACKAGES = (
+    *("numpy", "numba", "zipnn", "openzl", "blosc2", "zstandard", "pcodec", "z4ai", "constriction"),
+    *("gguf", "ggml-py", "pysz", "zfpy"),
+)
 
 
 class AbsentError(Exception):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import frontier as size_frontier
 from benchmarks import memory, start
 from benchmarks._common import RESULTS, ROOT, table
 
@@ -155,6 +156,15 @@ def papers(results: Path) -> str:
     return "\n\n".join(parts)
 
 
+def frontier(results: Path) -> str:
+    """Return what trellis-coded quantization comes to beside its rivals, at their errors, and the plot of it."""
+    result = read(results, "frontier")
+    if result is None:
+        return ""
+    image = "![bits above R(D) against bits a weight, of each coder](benchmarks/results/frontier.svg)"
+    return "\n\n".join((_machine(result), image, size_frontier.show(result["points"])))
+
+
 def _fallen(point: dict[str, Any] | None) -> str:
     """Return a ratio and, in brackets, by how much the test set says the accuracy moved."""
     if point is None:
@@ -191,15 +201,20 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "start": _rows_of("start", start.show, "rows"),
     "others": others,
     "papers": papers,
+    "frontier": frontier,
 }
 
 
 def _where(result: Result) -> str:
-    machine = result["machine"]
     speeds = "Speeds are medians, in brackets the ratio to zipnn in the same rounds with its quartiles."
     if result["benchmark"] == "coders":
         speeds = "Speeds are medians."
-    return f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {result['date']}. {speeds}"
+    return f"{_machine(result)} {speeds}"
+
+
+def _machine(result: Result) -> str:
+    machine = result["machine"]
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {result['date']}."
 
 
 def _name(name: str) -> str:

@@ -89,6 +89,8 @@ def test_the_list_of_benchmarks():
         "memory",
         "start",
         "papers",
+        "frontier",
+        "transforms",
         "sparse",
         "lattice",
         "weightless",
@@ -157,6 +159,99 @@ def test_sparse_quick(tmp_path):
     bits = {row["name"].removeprefix("featherweight "): row["bits"] for row in stream["rows"] + tensors["rows"]}
     assert bits["gaps(8, gaps=huffman, values=huffman)"] < bits["gaps(4, gaps=huffman, values=huffman)"]
     assert bits["indices under classes of the weights before"] < bits["relative index"] < bits["rANS"]
+
+
+STAND_IN = """#!{python}
+import json, math, os, sys, time, zlib
+import numpy as np
+print(json.dumps({{"nncodec": "none"}}), flush=True)
+for line in sys.stdin:
+    request = json.loads(line)
+    with np.load(request["tensors"]) as file:
+        tensors = dict(file)
+    step = 2.0 ** (request["qp"] / 4)
+    levels = {{name: np.rint(x / step).astype("i2") if x.ndim > 1 else x for name, x in tensors.items()}}
+    with open(request["stream"], "wb") as file:
+        file.write(zlib.compress(b"".join(x.tobytes() for x in levels.values())))
+    np.savez(request["decoded"], **{{n: (x * step).astype("f4") if x.ndim > 1 else x for n, x in levels.items()}})
+    print(json.dumps({{"coded": os.path.getsize(request["stream"]), "encode": [0.5], "decode": [0.25]}}), flush=True)
+"""
+
+
+def test_frontier_quick(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import frontier
+
+    weights = [x.astype(float) for x in frontier.load("synthetic").values() if x.ndim > 1]
+    power = sum((x**2).sum() for x in weights) / sum(x.size for x in weights)
+    stand_in, path = tmp_path / "stand-in", tmp_path / "frontier.json"
+    stand_in.write_text(STAND_IN.format(python=sys.executable))
+    stand_in.chmod(0o755)
+    arguments = ("frontier", "--quick", "--qp", "-24", "--recipe", "ecsq", "--recipe", "tcq", "--out", str(path))
+    benchmark(*arguments, "--nncodec", str(stand_in), "--dir", str(tmp_path / "work"))
+    result = json.loads(path.read_text())
+    assert all(entry["kind"] == "skipped" for entry in result["skipped"])
+    points = {point["part"]: point for point in result["points"]}
+    whole = points["networks"]
+    assert whole["nmse"] == pytest.approx((2**-6) ** 2 / 12 / power, rel=0.05)  # of a step, 2^-6
+    ecsq, tcq = whole["ours"]
+    assert ecsq["coded"] > tcq["coded"]
+    for entry in (whole, ecsq, tcq):
+        assert entry["bits"] == pytest.approx(8 * entry["coded"] / entry["weights"])
+        assert entry["nmse"] <= whole["nmse"] * (1 + 1e-6)
+        assert entry["nmse"] > whole["nmse"] * 0.98
+    assert points["growth"]["weights"] == 1 << 18
+    assert points["growth"]["peak"] > 0
+    again = benchmark(*arguments, "--nncodec", str(stand_in), "--dir", str(tmp_path / "work"))
+    assert "synthetic whole" not in again.stderr  # results are kept
+    assert path.with_suffix(".svg").stat().st_size > 0 or "matplotlib is not installed" in again.stderr
+
+
+def test_frontier_without_nncodec_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("FEATHERWEIGHT_NNCODEC", raising=False)
+    path = tmp_path / "frontier.json"
+    benchmark("frontier", "--quick", "--only", "networks", "--out", str(path))
+    (skipped,) = (entry for entry in json.loads(path.read_text())["skipped"] if "NNCodec" in entry["what"])
+    assert skipped["kind"] == "skipped"
+    assert "--nncodec" in skipped["why"]
+    assert "pip install nncodec" in benchmark("frontier", "--help").stdout
+
+
+def test_the_bound_knows_the_scales_of_rows_and_columns(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import frontier
+
+    random = np.random.default_rng(3)
+    row, column = np.exp2(random.standard_normal((512, 1))), np.exp2(random.standard_normal((1, 384)))
+    found = frontier.variances(random.standard_normal((512, 384)) * row * column)
+    assert np.abs(np.log2(found / (row * column) ** 2)).mean() < 0.12  # estimates from 384 and 512 samples
+    assert np.isfinite(np.log2(frontier.variances(np.zeros((3, 4))))).all()
+    monkeypatch.setattr(frontier, "load", lambda case: {"a": random.standard_normal((2048, 2048)).astype("f4")})
+    (bound,) = frontier._bounds("any", [])
+    for point in bound["line"]:  # where all scales are alike, Shannon's bound; the fit takes what chance gives
+        assert point["bits"] - 0.5 * np.log2(1 / point["nmse"]) == pytest.approx(point["gap"])
+        assert -0.01 < point["gap"] < 0.001
+
+
+@pytest.mark.parametrize("number", range(18))
+def test_formats_give_back_what_they_promise(number, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import _formats
+    from benchmarks._common import AbsentError
+
+    rival = _formats.FORMATS[number]
+    x = np.random.default_rng(4).standard_normal((64, 512)).astype(np.float32)
+    try:
+        blob = rival.encode(x, 1.0)
+    except AbsentError as error:
+        pytest.skip(str(error))
+    error = np.abs(blob.decode() - x)
+    if rival.name in ("SZ3", "zfp"):
+        assert error.max() <= float(rival.setting.split()[-2]) * 1.0001
+    else:  # an entropy of 0.5 log2(1/D) is the least there is; a fixed rate is within 1.5 bits of it
+        gap = 8 * blob.size / x.size + 0.5 * np.log2((error**2).mean())
+        assert 0.3 < gap < 1.5
+    assert len(_formats.FORMATS) == 18
 
 
 def test_a_benchmark_whose_data_are_absent_says_so(tmp_path, monkeypatch):

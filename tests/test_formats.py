@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from checkpoints import again, entry, file_of, load, same, save
 
+import featherweight
 from featherweight.errors import ArgumentError, FeatherweightError, FrameError, TruncatedError, UnsupportedError
 from featherweight.formats import open_checkpoint, write_checkpoint
 
@@ -124,6 +125,14 @@ def test_a_hostile_layout_cannot_name_files_elsewhere(tmp_path):
     with pytest.raises(FrameError, match="plain name"):
         save(tmp_path / "in" / "m.safetensors.index.json", {"a": np.zeros(1)}, layout=layout)
     assert list(tmp_path.rglob("*.*")) == []
+
+
+@pytest.mark.parametrize("name", ["x.fw", "x"])
+def test_a_fw_file_may_go_on_with_a_brace(name, tmp_path):
+    tensors = {"a": np.full(64, ord("{"), np.uint8)}
+    featherweight.save_file(tensors, tmp_path / name, "raw")
+    assert (tmp_path / name).read_bytes()[8:9] == b"{"  # where safetensors has one
+    same(featherweight.load_file(tmp_path / name), tensors)
 
 
 def test_the_content_decides_where_the_name_does_not(tmp_path):
