@@ -15,7 +15,6 @@ START = (0, 16, 96, 0, 0, 0)
 _STARTS = ((48, -48), (64, -24), (96, 0), (128, 8))  # shapes, and how far the scale then lies from the mean
 # Steps: of the scale, of the shape with the scale, of the slope, of the shape, of the bend.
 _ROUNDS = ((16, 16, 2, 16, 24), (8, 8, 1, 8, 12), (4, 4, 1, 4, 6), (2, 4, 1, 4, 6))
-_LIMITS = ((-4096, 4096), (0, 1024), (16, 256), (-256, 256))
 
 
 @functools.cache
@@ -54,47 +53,26 @@ def fit(
     """
     sizes = _grouped(counts)
     tables = sizes.size // kernels.SIZES
-    scratch, totals = np.empty(sizes.size, np.uint64), np.empty(tables, np.uint64)
     number = counts.reshape(-1, quantizers << 8).sum(1, dtype=np.int64)
     middle = low + int(number @ np.arange(number.size)) // max(int(number.sum()), 1)
+    given = sizes, np.uint64(low), np.uint64(quantizers), logs(), np.empty(sizes.size, np.uint64)
+    shared = (*given, np.empty(2 * tables, np.uint64))
 
-    def settled(model: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-        bounded = [min(max(value, least), most) for value, (least, most) in zip(model, _LIMITS, strict=True)]
-        found = np.array([*bounded, 0, 0], np.int64)
-        cost = kernels.settle(sizes, np.uint64(low), np.uint64(quantizers), logs(), scratch, totals, found)
-        return int(cost), tuple(found.tolist())
+    def settled(scale: int, slope: int, shape: int, bend: int) -> tuple[int, list[int]]:
+        model = np.array([scale, slope, shape, bend, 0, 0], np.int64)
+        return int(kernels.settle(*shared, model)), model.tolist()
 
     if start is None:
         # Ones begin at 8 bits or less: where all sizes weigh nothing, no small move makes a difference.
         scale, least = _scale(counts, low, quantizers, slope), 64 - slope * middle
-        best = min(settled((max(scale + move, least - 12288 // shape), slope, shape, 0)) for shape, move in _STARTS)
+        cost, first = min(
+            settled(max(scale + move, least - 12288 // shape), slope, shape, 0) for shape, move in _STARTS
+        )
     else:
-        best = settled(start[:4])
-    for steps in _ROUNDS[:rounds]:
-        before = 2 * best[0] + 1
-        while best[0] < before - before // 2000:
-            before = best[0]
-            for which, step in enumerate(steps):
-                for way in (step, -step):
-                    trial = settled(_moved(best[1], which, way, middle))
-                    better = trial[0] < best[0]
-                    while trial[0] < best[0]:
-                        best, trial = trial, settled(_moved(trial[1], which, way, middle))
-                    if better:
-                        break
-    return best[1]
-
-
-def _moved(model: tuple[int, ...], which: int, step: int, middle: int) -> tuple[int, ...]:
-    scale, slope, shape, bend = model[:4]
-    if which == 0:
-        return scale + step, slope, shape, bend
-    if which == 1:
-        at, other = 64 - scale - slope * middle, max(shape + step, 16)
-        return scale + at - at * shape // other, slope, other, bend
-    if which == 2:
-        return scale - step * middle, slope + step, shape, bend
-    return (scale, slope, shape + step, bend) if which == 3 else (scale, slope, shape, bend + step)
+        cost, first = settled(*start[:4])
+    model, steps = np.array(first, np.int64), np.array(_ROUNDS[:rounds], np.int64).reshape(-1)
+    kernels.improve(*shared, np.int64(middle), steps, np.int64(cost), model, np.empty(6, np.int64))
+    return tuple(model.tolist())
 
 
 def _grouped(counts: Array) -> Array:

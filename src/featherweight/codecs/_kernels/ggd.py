@@ -25,6 +25,7 @@ __all__ = [
     "decode",
     "fields",
     "frequencies",
+    "improve",
     "indices1",
     "indices2",
     "indices4",
@@ -263,26 +264,34 @@ def _log_large(x: Any, logs: Any) -> Any:
     return log2(x >> _16, logs) + int64(16 << 12) if x >> uint64(24) else log2(x, logs)
 
 
-@kernel("i8(u4[r], u8, u8, u4[r], u8[w], u8[w], i8[w])")
-def settle(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, totals: Any, model: Any) -> Any:
-    """Set the zeros of `model` to what suits the rest of it best; return about what tokens cost, in bits times 4096.
-
-    `sizes` has SIZES counts a table: of the zeros, of each size to 31, and of four parts of every octave above.
-    `weights` (as large as `sizes`) and `totals` (one a table, what all but zeros weigh) are scratch.
-    """
-    tables = uint64(totals.size)
+@primitive
+def _settled(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, totals: Any, model: Any) -> Any:
+    tables, half = uint64(totals.size) >> _1, uint64(totals.size) >> _1
+    for each in range(4):
+        least, most = int64(0), int64(1024)  # of the slope
+        if each == 0:
+            least, most = int64(-4096), int64(4096)
+        elif each == 2:
+            least, most = int64(16), int64(256)
+        elif each == 3:
+            least, most = int64(-256), int64(256)
+        model[each] = min(max(model[each], least), most)
     for table in range(tables):
-        row, quantizer = uint64(table) * _SIZES, uint64(table) % quantizers
+        row, number = uint64(table) * _SIZES, _0
+        for each in range(_SIZES):
+            number += uint64(sizes[row + uint64(each)])
+        totals[half + uint64(table)] = number
+        if number == _0:
+            continue
         scale = model[0] + model[1] * int64(low + uint64(table) // quantizers)
         shape = min(max(model[2] + (model[3] * scale >> int64(8)), int64(16)), int64(256))
         total, beyond = _0, False
         for each in range(_1, _SIZES):
-            direct = each < _32
-            token = (each << _1) - _1 if direct else _DIRECT + (each - _32 << _2)
-            found = _0 if beyond else weight(uint64(token), quantizer, scale, shape, int64(0), logs)
+            token = (each << _1) - _1 if each < _32 else _DIRECT + (each - _32 << _2)
+            found = _0 if beyond else weight(uint64(token), uint64(table) % quantizers, scale, shape, int64(0), logs)
             beyond = bool(beyond or (each > _1 and found == _0))
             weights[row + each] = found
-            total += found << (_1 if direct else _2)
+            total += found << (_1 if each < _32 else _2)
         totals[table] = total
     for quantizer in range(quantizers):
         zeros = _0
@@ -293,10 +302,9 @@ def settle(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, total
             between = at + end >> int64(1)
             zero, expected = weight(_0, _0, int64(0), int64(0), between, logs), _0
             for table in range(quantizer, tables, quantizers):
-                number = _0
-                for each in range(_SIZES):
-                    number += uint64(sizes[uint64(table) * _SIZES + uint64(each)])
-                expected += number * zero // (zero + totals[table])
+                number = totals[half + uint64(table)]
+                if number:
+                    expected += number * zero // (zero + totals[table])
             if expected < zeros:
                 at = between + int64(1)
             else:
@@ -304,17 +312,89 @@ def settle(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, total
         model[int64(4) + int64(quantizer)] = at
     spent = int64(0)
     for table in range(_0, tables):
+        if totals[half + uint64(table)] == _0:
+            continue
         row, zero = uint64(table) * _SIZES, model[int64(4) + int64(uint64(table) % quantizers)]
         weights[row] = weight(_0, _0, int64(0), int64(0), zero, logs)
         total = totals[table] + weights[row]
         whole = _log_large(total, logs)
         for each in range(_SIZES):
-            times, weighs = int64(sizes[row + uint64(each)]), weights[row + uint64(each)]
+            times = int64(sizes[row + uint64(each)])
             if times:
+                weighs = weights[row + uint64(each)]
                 rare = weighs << uint64(13) < total
                 bits = int64(20 << 12) if rare else min(whole - _log_large(weighs, logs), int64(BITS << 12))
                 spent += times * bits
     return spent
+
+
+@kernel("i8(u4[r], u8, u8, u4[r], u8[w], u8[w], i8[w])")
+def settle(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, totals: Any, model: Any) -> Any:
+    """Bound `model` and set its zeros to what suits the rest best; return about what tokens cost, in bits times 4096.
+
+    `sizes` has SIZES counts a table: of the zeros, of each size to 31, and of four parts of every octave above.
+    `weights` (as large as `sizes`) and `totals` (two a table: what all but zeros weigh, how many tokens) are scratch.
+    """
+    return _settled(sizes, low, quantizers, logs, weights, totals, model)
+
+
+@primitive
+def _moved(model: Any, which: Any, step: Any, middle: Any, out: Any) -> None:
+    for each in range(6):
+        out[each] = model[each]
+    if which == 0:
+        out[0] += step
+    elif which == 1:  # the shape, with the scale that leaves the share of the ones as it is
+        at, shape = int64(64) - model[0] - model[1] * middle, max(model[2] + step, int64(16))
+        out[0] = model[0] + at - at * model[2] // shape
+        out[2] = shape
+    elif which == 2:  # slopes turn about the middle class
+        out[0] -= step * middle
+        out[1] += step
+    elif which == 3:
+        out[2] += step
+    else:
+        out[3] += step
+
+
+@kernel("i8(u4[r], u8, u8, u4[r], u8[w], u8[w], i8, i8[r], i8, i8[w], i8[w])")
+def improve(
+    sizes: Any,
+    low: Any,
+    quantizers: Any,
+    logs: Any,
+    weights: Any,
+    totals: Any,
+    middle: Any,
+    steps: Any,
+    cost: Any,
+    model: Any,
+    trial: Any,
+) -> Any:
+    """Go along one parameter after another while that makes tokens cost less than `cost`; return what they cost then.
+
+    `steps` holds, for each round: of the scale, of the shape with the scale, of the slope, of the shape, of the bend.
+    """
+    for begin in range(0, steps.size, 5):
+        before = int64(2) * cost + int64(1)
+        while cost < before - before // int64(2000):
+            before = cost
+            for which in range(5):
+                step = steps[begin + which]
+                better = False
+                for way in range(2):
+                    if better:
+                        continue
+                    move = step if way == 0 else -step
+                    _moved(model, which, move, middle, trial)
+                    found = _settled(sizes, low, quantizers, logs, weights, totals, trial)
+                    while found < cost:
+                        cost, better = found, True
+                        for each in range(6):
+                            model[each] = trial[each]
+                        _moved(model, which, move, middle, trial)
+                        found = _settled(sizes, low, quantizers, logs, weights, totals, trial)
+    return int64(cost)
 
 
 @kernel("i8(i4[r], u1[r], u2[r], u1[w], u1[w])")
