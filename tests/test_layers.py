@@ -22,7 +22,7 @@ FLOORS = [
     {"errors", "dtypes"},
     {"stage", "kernel"},
     {"codecs", "frame"},
-    {"auto", "named", "prune", "weights", "recipes"},
+    {"auto", "named", "prune", "smooth", "weights", "recipes"},
     {"decoder", "encoder"},
     {"engine", "lookups"},
     {"formats"},

@@ -173,6 +173,21 @@ def test_levels_find_the_scales_of_rows_and_columns() -> None:
         assert np.abs((levels - levels.mean()) - (known - known.mean())).max() < 2.5
 
 
+def test_filters_have_the_same_levels_whether_their_places_come_first_or_last() -> None:
+    x = gaussian(64, 32, 3, 3) * np.exp2(gaussian(64, 1, 1, 1, seed=2)) * np.exp2(gaussian(1, 32, 1, 1, seed=3))
+    row, column = levels_module.scales(x)
+    assert (row.shape, column.shape) == ((64, 1, 1, 1), (1, 32, 1, 1))
+    keras = levels_module.scales(np.ascontiguousarray(x.transpose(2, 3, 1, 0)))
+    for found, known in zip(keras, (row, column), strict=True):
+        assert (found == known.transpose(2, 3, 1, 0)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (1, 1, 64, 64), (1, 4096), (512, 2)])
+def test_weights_with_heavy_tails_are_not_taken_for_many_scales(shape: tuple[int, ...]) -> None:
+    x = gaussian(*shape) ** 5
+    assert max(found.size for found in levels_module.scales(x)) <= 64
+
+
 def test_levels_that_do_not_pay_are_left_out() -> None:
     row, column, _ = Levels().encode(gaussian(30, 40)).streams
     assert (row.shape, column.shape) == ((1, 1), (1, 1))

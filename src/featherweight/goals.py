@@ -33,8 +33,9 @@ class Goal:
     """What an encoded checkpoint must come to; one of these.
 
     `bits`: the file, in bits per weight, at most. `size`: the file, in bytes, at most. `nmse`: Σ(w - ŵ)² / Σw² over the
-    tensors that are coded lossily, at most. `max_error`: the largest absolute error, at most. `score`: what a function
-    makes of the decoded tensors (a mapping from names to arrays), to be `least` or more.
+    lossy tensors of two dimensions or more (of all, if there are none), at most. `max_error`: the largest absolute
+    error, at most. `score`: what a function makes of the decoded tensors (a mapping from names to arrays), to be
+    `least` or more.
     """
 
     bits: float | None = None

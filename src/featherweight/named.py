@@ -33,12 +33,13 @@ _VECTORS = {"exact": "", "bf16": ", vectors=cast(bf16, values=auto(small))"}
 
 
 def _scaled(quantizer: str, vectors: str) -> str:
-    """Put a quantizer under the levels of rows and columns, behind a cosine transform of filters that are smooth."""
+    """Put a quantizer under the levels of rows and columns, behind a cosine transform of what is smooth."""
     if vectors not in _VECTORS:
         raise ArgumentError(f"vectors={vectors!r}: expected one of {', '.join(_VECTORS)}")
     scaled = f"levels(row=auto(small), column=auto(small), values={quantizer})"
     filters = f"split(smallest([dct(coefficients={scaled}), {scaled}]))"
-    return f"weights(split({scaled}), filters={filters}{_VECTORS[vectors]})"
+    matrices = f"split(smooth({scaled}, transformed=dct(coefficients={scaled})))"
+    return f"weights({matrices}, filters={filters}{_VECTORS[vectors]})"
 
 
 def _tcq(step: float = 0.0, nmse: float = 1e-3, states: int = 8, rate: float = 0.25, vectors: str = "exact") -> str:

@@ -31,6 +31,7 @@ from featherweight.auto import Auto
 from featherweight.errors import ArgumentError, UnsupportedError
 from featherweight.named import NAMED
 from featherweight.prune import Prune
+from featherweight.smooth import Smooth
 from featherweight.stage import (
     AnyRecipe,
     Port,
@@ -76,7 +77,7 @@ class Family:
         return f"{self.name}({', '.join([*known, f'{self.knob}={_show(value)}'])})"
 
 
-_SELECTORS = {"auto": Auto, "weights": Weights}
+_SELECTORS = {"auto": Auto, "smooth": Smooth, "weights": Weights}
 _REWRITES = {"prune": Prune}
 ENCODING: Mapping[str, type[Any]] = {**_SELECTORS, **_REWRITES}
 """What stands in recipes and vanishes in encoding: choices by the array, and changes of it."""

@@ -216,7 +216,7 @@ class Channel:
                 raise ArgumentError(f"a state of {len(parts)} parts of {sum(parts)} values, for {self._told()}")
             if not np.isfinite(error).all():
                 raise ArgumentError("an error in this state is not finite")
-            for group, kept in zip(self._groups, self._errors if parts else (), strict=True):
+            for group, kept in zip(self._groups, self._errors if self.parts is not None else (), strict=True):
                 for start, own, count in group.runs:
                     kept[own : own + count] = error[start : start + count]
             self.step = int(state["step"])

@@ -10,10 +10,10 @@ weights. A level is a quarter of an octave (at the default resolution); the clas
 Decoding: out = values.
 
 >>> import numpy as np
->>> x = np.outer([1, 2, 4], [1, 8] * 64).astype(np.float32)
+>>> x = np.outer([1, 2, 4] * 4, [1, 8] * 64).astype(np.float32)
 >>> row, column, values = Levels().encode(x).streams
->>> row.tolist(), column[0, :4].tolist()
-([[0], [4], [8]], [0, 12, 0, 12])
+>>> row[:3, 0].tolist(), column[0, :4].tolist()
+([0, 4, 8], [0, 12, 0, 12])
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from featherweight.codecs._kernels import _filters
 from featherweight.codecs._kernels import levels as kernels
 from featherweight.dtypes import Array
 from featherweight.errors import FrameError
@@ -33,6 +34,7 @@ __all__ = ["CODEC", "Levels", "scales"]
 
 _TOP = 127
 _ROUNDS = 2
+_LEAST, _FEW = 8, 64  # weights that share a scale: at least, and few
 
 
 def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
@@ -79,13 +81,23 @@ def scales(x: Array) -> tuple[Array, Array]:
     """Return the scale of each row and of each column, f64, of as many dimensions as `x`, each its own or 1.
 
     Scales are mean magnitudes; rows are those of the first dimension. Columns go along the second, along what follows
-    it (the places in a filter), or both, whichever spares most; what does not pay has all dimensions 1.
+    it (the places in a filter), or both, whichever spares most; what does not pay has all dimensions 1. Where places
+    come first, as Keras has them, rows are those of the last dimension and columns go along the one before it.
     """
+    if x.ndim < 3 or _filters.place(x.shape) != "first":
+        return _scales(x)
+    order = (x.ndim - 1, x.ndim - 2, *range(x.ndim - 2))
+    row, column = (found.transpose(np.argsort(order)) for found in _scales(x.transpose(order)))
+    return row, column
+
+
+def _scales(x: Array) -> tuple[Array, Array]:
     none = np.ones((1,) * x.ndim)
     if x.ndim < 2 or x.size < 64:
         return none, none
     rows, width = x.shape[0], x.size // x.shape[0]
-    flat = _finite(x).reshape(-1)
+    values = _finite(x)
+    flat = values.reshape(-1)
     row = np.ones(rows)
     columns = np.ones(width, np.float32)
     for _ in range(_ROUNDS):
@@ -101,12 +113,12 @@ def scales(x: Array) -> tuple[Array, Array]:
     ways = [means.reshape(1, *x.shape[1:])]
     if x.ndim > 2:
         ways += [means.mean(1).reshape(1, x.shape[1], *tail), means.mean(0).reshape(1, 1, *x.shape[2:])]
-    column = max([none, *ways], key=lambda way: _gain(way, x.size))
+    column = max([none, *ways], key=lambda way: _gain(way, values))
     if column is none:  # without columns, rows are what they are alone
         kernels.row_sums(flat, np.ones(width, np.float32), row)
         row /= width
-    shaped = row.reshape(-1, *(1,) * (x.ndim - 1))
-    return (shaped if _gain(shaped, x.size) > 0 else none), column
+    shaped = row.reshape(-1, *tail, 1)
+    return (shaped if _gain(shaped, values) > 0 else none), column
 
 
 def _finite(x: Array) -> Array:
@@ -124,20 +136,26 @@ def _inverse(scale: Array) -> Array:
     return np.where(scale > 0, np.minimum(found, 1e30), 0).astype(np.float32)
 
 
-def _gain(scale: Array, size: int) -> float:
+def _gain(scale: Array, x: Array) -> float:
     """Return about how many bits knowing these scales spares, less what they cost.
 
     Knowing a scale spares the logarithm of it against that of their mean; a level costs its entropy, and fitting it to
-    few weights looks better than it is by half a nat.
+    few weights looks better than it is: by half a nat where magnitudes spread as those of a normal distribution do,
+    by more in proportion to their variance.
     """
     known = scale[scale > 0]
-    if known.size < 2:
+    if known.size < 2 or x.size < _LEAST * scale.size:
         return 0.0
+    spread = 1.0
+    if x.size < _FEW * scale.size:
+        shares = np.abs(x) / np.where(scale > 0, scale, 1)
+        mean = float(shares.mean())
+        spread = max(1.0, (float(np.square(shares).mean()) / mean**2 - 1) / 0.571) if mean else 1.0
     logs = np.log2(known)
-    spared = size * (known.size / scale.size) * (math.log2(known.mean()) - logs.mean())
+    spared = x.size * (known.size / scale.size) * (math.log2(known.mean()) - logs.mean())
     _, counts = np.unique(np.rint(4 * logs), return_counts=True)
     share = counts / counts.sum()
-    return float(spared - known.size * (0.72 - (share * np.log2(share)).sum()) - 8 * counts.size)
+    return float(spared - known.size * (0.72 * spread - (share * np.log2(share)).sum()) - 8 * counts.size)
 
 
 def _levels(scale: Array, resolution: int) -> Array:

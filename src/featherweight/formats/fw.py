@@ -277,8 +277,7 @@ def _loss_row(error: Error | None) -> tuple[int, int] | None:
 class FwWriter:
     """Writes tensors one after another; see `create`.
 
-    `error` is that of all lossy tensors so far, `tensors` are the bytes and the error of each, `size` the file's in the
-    end.
+    `tensors` are the bytes and the error of each, `size` the file's in the end.
     """
 
     def __init__(self, target: _Writable, metadata: Mapping[str, str], layout: bytes, origin: str) -> None:
@@ -286,7 +285,7 @@ class FwWriter:
         self._rows: list[_Row] = []
         self._index = _Index((), dict(metadata), layout, origin)
         self._names: set[str] = set()
-        self.error = Error()
+        self._errors = [Error(), Error()]  # of vectors, of what has more dimensions
         self.size = 0
         self.tensors: dict[str, tuple[int, Error | None]] = {}
         target.write(MAGIC)
@@ -318,7 +317,14 @@ class FwWriter:
     def _add(self, name: str, padding: int, coded: Coded) -> None:
         self._rows.append(_Row(name, padding, coded.frame, _loss_row(coded.error)))
         self.tensors[name] = padding + body_size(coded.frame), coded.error
-        self.error += coded.error or Error()
+        if coded.error is not None:
+            self._errors[len(coded.frame.out) > 2] += coded.error
+
+    @property
+    def error(self) -> Error:
+        """That of the lossy tensors so far: of two dimensions or more if there are any, but the largest of all."""
+        vectors, matrices = self._errors
+        return (matrices if matrices.signal else vectors)._replace(largest=max(vectors.largest, matrices.largest))
 
     def _begin(self, name: str, size: int) -> int:
         if name in self._names:
