@@ -1,4 +1,4 @@
-"""Rewrite the tables of README.md from the committed results; --check fails where they differ.
+"""Rewrite the tables of README.md and docs/measured.md from the committed results; --check fails where they differ.
 
 A table stands between ``<!-- benchmark:NAME -->`` and ``<!-- /benchmark -->``; NAME is a key of TABLES.
 """
@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import frontier as size_frontier
-from benchmarks import memory, start
+from benchmarks import gradients as of_gradients
+from benchmarks import lattice, memory, sparse, start, transforms, weightless
 from benchmarks._common import RESULTS, ROOT, table
 
 MARK = re.compile(r"(<!-- benchmark:([\w-]+) -->\n)(.*?)(<!-- /benchmark -->)", re.DOTALL)
+FILES = (ROOT / "README.md", ROOT / "docs" / "measured.md")
 OURS = "featherweight"
 KINDS = ("bf16", "f16", "f32")
 
@@ -27,18 +29,19 @@ Result = dict[str, Any]
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks report", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail where a table is out of date")
-    parser.add_argument("--file", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--file", type=Path, action="append", help="only this one; may be repeated")
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args(arguments)
-    old = chosen.file.read_text()
-    new = fill(old, chosen.results)
-    if new == old:
-        return 0
-    if chosen.check:
-        print(f"{chosen.file} shows other figures than {chosen.results}: python -m benchmarks report", file=sys.stderr)
-        return 1
-    chosen.file.write_text(new)
-    return 0
+    wrong = 0
+    for file in chosen.file or FILES:
+        old = file.read_text()
+        new = fill(old, chosen.results)
+        if new != old and chosen.check:
+            print(f"{file} shows other figures than {chosen.results}: python -m benchmarks report", file=sys.stderr)
+            wrong = 1
+        elif new != old:
+            file.write_text(new)
+    return wrong
 
 
 def fill(text: str, results: Path) -> str:
@@ -57,6 +60,22 @@ def read(results: Path, name: str) -> Result | None:
     """Return a result, None where there is none."""
     path = results / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def in_short(results: Path) -> str:
+    """Return bf16 weights on one core: ours, and the rivals that are as small."""
+    result = read(results, "lossless")
+    found = [c for c in result["cases"] if (c["case"], c["cores"]) == ("minilm:bf16", 1)] if result else []
+    if not result or not found:
+        return ""
+    rows = sorted(found[0]["rows"], key=lambda row: row["bits"])
+    lines = [
+        [_name(row["name"]), f"{row['bits']:.3f}", *(f"{row[way]['median'] / 1000:.2f}" for way in WAYS)]
+        for row in rows
+        if row["name"] != "copy" and not row["name"].endswith(", file")
+    ]
+    head = ["MiniLM bf16, one core", "bits a weight", "encode, GB/s", "decode, GB/s"]
+    return f"{_machine(result)}\n\n{table(head, lines)}"
 
 
 def lossless(results: Path) -> str:
@@ -156,13 +175,45 @@ def papers(results: Path) -> str:
     return "\n\n".join(parts)
 
 
+def papers_in_short(results: Path) -> str:
+    """Return how many times smaller each recipe makes each network at a fall of half a point."""
+    result = read(results, "papers")
+    cases = {(case["network"], case["recipe"]): case for case in result["cases"]} if result else {}
+    networks = [n for n in dict.fromkeys(n for n, _ in cases) if any("fall" in p for p in _chosen(cases, n))]
+    lines = []
+    for recipe in dict.fromkeys(recipe for _, recipe in cases):
+        cells = []
+        for network in networks:
+            points = cases.get((network, recipe), {"chosen": []})["chosen"]
+            cells.append(_fallen(next((point for point in points if point.get("fall") == 0.5), None)))
+        if any(cells):
+            lines.append([recipe, *cells])
+    return table(["", *networks], lines) if lines else ""
+
+
+def _chosen(cases: dict[tuple[str, str], Any], network: str) -> list[dict[str, Any]]:
+    return [point for (name, _), case in cases.items() if name == network for point in case["chosen"]]
+
+
+def frontier_in_short(results: Path) -> str:
+    """Return what the rivals' files take beside ours at their errors, and the plot."""
+    result = read(results, "frontier")
+    if result is None:
+        return ""
+    image = "![bits above R(D) against bits a weight, of each coder](benchmarks/results/frontier.svg)"
+    parts = [_machine(result), image]
+    for kept in (("minilm",), ("networks",), ("formats",)):
+        shown = size_frontier.show([point for point in result["points"] if point["part"] in kept])
+        parts.append(shown)
+    return "\n\n".join(filter(None, parts))
+
+
 def frontier(results: Path) -> str:
     """Return what trellis-coded quantization comes to beside its rivals, at their errors, and the plot of it."""
     result = read(results, "frontier")
     if result is None:
         return ""
-    image = "![bits above R(D) against bits a weight, of each coder](benchmarks/results/frontier.svg)"
-    return "\n\n".join((_machine(result), image, size_frontier.show(result["points"])))
+    return f"{_machine(result)}\n\n{size_frontier.show(result['points'])}"
 
 
 def _fallen(point: dict[str, Any] | None) -> str:
@@ -185,6 +236,30 @@ def _rows_of(name: str, show: Callable[[Any], str], key: str | None) -> Callable
     return made
 
 
+def _tables(name: str, show: Callable[[Any], str], key: str | None = None) -> Callable[[Path], str]:
+    """Return what shows a result, or each of a list in it, under the machine that measured it."""
+
+    def made(results: Path) -> str:
+        result = read(results, name)
+        if result is None:
+            return ""
+        return "\n\n".join([_machine(result), *map(show, [result] if key is None else result[key])])
+
+    return made
+
+
+def gradients(results: Path) -> str:
+    """Return bytes a step, errors and speeds of gradient codecs."""
+    result = read(results, "gradients")
+    if result is None:
+        return ""
+    shown = [
+        *([of_gradients.show_sizes(result["sizes"])] if result["sizes"] else []),
+        *(of_gradients.show_speeds(found) for found in result["speeds"]),
+    ]
+    return "\n\n".join([_machine(result), *shown])
+
+
 def others(results: Path) -> str:
     """Return delta, memory and start together."""
     return "\n\n".join(filter(None, (TABLES[name](results) for name in ("delta", "memory", "start"))))
@@ -200,8 +275,16 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "memory": _rows_of("memory", memory.show, None),
     "start": _rows_of("start", start.show, "rows"),
     "others": others,
+    "lossless-in-short": in_short,
     "papers": papers,
+    "papers-in-short": papers_in_short,
     "frontier": frontier,
+    "frontier-in-short": frontier_in_short,
+    "transforms": _tables("transforms", transforms.show),
+    "sparse": _tables("sparse", sparse.show, "tables"),
+    "lattice": _tables("lattice", lattice.show),
+    "weightless": _tables("weightless", weightless.show, "cases"),
+    "gradients": gradients,
 }
 
 
