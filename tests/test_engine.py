@@ -394,6 +394,15 @@ def test_smallest_codes_as_its_smallest_recipe_alone_would(whole: bool) -> None:
     assert same(x, decode(pieces))
 
 
+def test_smallest_leaves_out_what_does_not_take_the_array() -> None:
+    narrow, other = stage("cast")("bf16"), raw()
+    for x, recipe in ((weights(300), narrow), (weights(300).astype(np.float16), other)):
+        assert encode(x, Smallest((narrow, other))) == encode(x, recipe)
+        assert encode(x, Smallest((other, narrow))) == encode(x, recipe)
+    with pytest.raises(ArgumentError, match="takes wider types"):
+        encode(weights(3).astype(np.float16), Smallest((narrow, huffman())))
+
+
 def test_smallest_inside_a_stage_keeps_to_the_numbers_of_its_edges() -> None:
     x = weights(40, 50).astype(dtypes.of("BF16").dtype)
     coders = Smallest((stage("huffman")(), chain(stage("rans")(), given=("exponent",)), raw()))

@@ -94,3 +94,28 @@ def test_what_cannot_be_reached_is_said(tensors: dict[str, Array], recipe: str, 
 def test_a_goal_is_one_number_above_zero(values: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):
         Goal(**values)
+
+
+@pytest.mark.parametrize("recipe", ["tcq", "ecsq"])
+def test_vectors_are_rounded_where_that_is_asked_for_and_spares_something(recipe: str) -> None:
+    rng = np.random.Generator(np.random.Philox(6))
+    bias, matrix = rng.standard_normal(300).astype("f4") * 100, rng.standard_normal((64, 64)).astype("f4")
+    tensors: dict[str, Array] = {
+        "matrix": matrix,
+        "bias": bias,
+        "ones": np.ones(300, "f4"),
+        "half": bias.astype("f2"),
+        "whole": np.arange(300),
+    }
+    sizes = []
+    for vectors in ("exact", "bf16"):
+        file = io.BytesIO()
+        goal = Goal(nmse=1e-3)  # of the matrix: the errors of vectors are far larger here, and small beside these
+        told = featherweight.save_file(tensors, file, f"{recipe}(vectors={vectors})", goal=goal)
+        loaded = featherweight.load_file(file)
+        noise = float(np.square(loaded["matrix"].astype("f8") - matrix).sum() / np.square(matrix.astype("f8")).sum())
+        assert 0.95e-3 < noise <= 1e-3
+        assert all((loaded[name] == tensors[name]).all() for name in ("ones", "half", "whole"))
+        assert np.allclose(loaded["bias"], bias, rtol=0 if vectors == "exact" else 2**-8, atol=0)
+        sizes.append(told.size)
+    assert sizes[1] < sizes[0] - 300

@@ -283,20 +283,27 @@ class _Builder:
             return edge._replace(exact=edge.exact and same)
 
     def _smallest(self, x: Array, smallest: Smallest, scope: Scope, depth: int) -> _Made:
-        """Try every recipe on a builder of its own and go on as the one that stores least."""
+        """Try every recipe on a builder of its own and go on as the one that stores least of those that take `x`."""
         best: tuple[int, _Builder, _Made, list[Array]] | None = None
+        refusal: ArgumentError | None = None
         for recipe in smallest.recipes:
             trial, written = copy.copy(self), list[Array]()
             for name in ("leaves", "nodes", "specs", "stored", "digests", "references", "splits", "branches"):
                 setattr(trial, name, copy.copy(getattr(self, name)))
             trial.write = None if self.write is None else written.append
-            made = trial.add(x, recipe, scope, depth + 1)
+            try:
+                made = trial.add(x, recipe, scope, depth + 1)
+            except ArgumentError as error:
+                refusal = refusal or error
+                continue
             size = sum(map(len, (*written, *trial.stored)))
             # A node's record and what an edge says of itself take some bytes of the head.
             size += 12 * (len(trial.nodes) + len(trial.splits)) + 4 * len(trial.stored)
             if best is None or size < best[0]:
                 best = size, trial, made, written
-        assert best is not None  # there is one recipe at least
+        if best is None:
+            assert refusal is not None  # there is one recipe at least
+            raise refusal
         _, trial, made, written = best
         trial.write = self.write
         vars(self).update(vars(trial))

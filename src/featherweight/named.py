@@ -29,7 +29,7 @@ class Named:
     keeps: bool = True
 
 
-_VECTORS = {"exact": "", "bf16": ", vectors=cast(bf16, values=auto(small))"}
+_VECTORS = {"exact": "", "bf16": ", vectors=smallest([cast(bf16, values=auto(small)), auto(small)])"}
 
 
 def _scaled(quantizer: str, vectors: str) -> str:

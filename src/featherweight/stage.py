@@ -213,7 +213,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Smallest:
-    """Code with that of the recipes whose streams come out smallest; of equals the first. Errors are not compared."""
+    """Code with that of the recipes whose streams come out smallest; of equals the first. Errors are not compared.
+
+    A recipe that does not take the array is left out; where none does, what the first one says is raised.
+    """
 
     recipes: tuple[AnyRecipe, ...]
 
