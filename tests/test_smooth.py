@@ -34,6 +34,15 @@ def test_the_correlation_of_neighbours_is_found_along_either_dimension(r: float)
         assert abs(correlation(np.ascontiguousarray(turned)) - r) < 0.03
 
 
+@pytest.mark.parametrize("r", [0.0, 0.5])
+def test_neighbours_in_filters_are_those_of_the_filter(r: float) -> None:
+    x = np.concatenate((smoothed(4096, 3, r).reshape(64, 64, 3, 1), gaussian(64, 64, 3, 2)), axis=3)
+    for turned in (x[..., :1, :1], x[..., :1], x[..., 0]):
+        assert abs(correlation(np.ascontiguousarray(turned)) - (r if turned.shape[2] > 1 else 0)) < 0.03
+    keras = np.ascontiguousarray(x.transpose(2, 3, 1, 0))
+    assert abs(correlation(keras) - correlation(x)) < 0.03
+
+
 def test_neighbours_with_a_mean_in_common_are_alike() -> None:
     assert 0.85 < correlation(gaussian(100, 100) + 3) < 0.95
 
@@ -44,11 +53,12 @@ def test_the_correlation_of_anything_is_a_share(x: Array) -> None:
         assert 0 <= correlation(x) <= 1 + 1e-9
 
 
-def test_both_are_tried_where_neighbours_are_alike_and_else_the_plain_one() -> None:
+def test_the_more_alike_neighbours_are_the_less_is_tried() -> None:
     plain, other = recipes.parse("raw"), recipes.parse("dct")
     chooser = Smooth(plain, other)
     assert chooser.choose(smoothed(64, 64, 0.05)) == plain
-    assert chooser.choose(smoothed(64, 64, 0.8)) == Smallest((other, plain))
+    assert chooser.choose(smoothed(64, 64, 0.3)) == Smallest((other, plain))
+    assert chooser.choose(smoothed(64, 64, 0.8)) == other
     assert recipes.parse("smooth(raw, transformed=dct)") == chooser
     assert recipes.parse(recipes.text(chooser)) == chooser
 

@@ -35,7 +35,7 @@ from featherweight.frame import (
     checksum,
     piece_shape,
 )
-from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage, hints_of
+from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage, hints_of, is_bare
 
 __all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "encode_into", "step_of"]
 
@@ -221,12 +221,13 @@ class _Builder:
         if isinstance(recipe, Smallest):
             return self._smallest(x, recipe, scope, depth)
         if not isinstance(recipe, Recipe):
-            if not isinstance(recipe, Stage | Rewrite):
+            if not is_bare(recipe):
                 raise ArgumentError(f"{recipe!r} is no recipe, stage or selector")
             recipe = Recipe(recipe)
-        if isinstance(recipe.stage, Rewrite):
-            return self._rewrite(x, recipe.stage, recipe, scope, depth)
-        codec = recipe.stage.codec
+        stage: Any = recipe.stage
+        if not hasattr(stage, "codec"):  # as `isinstance` would say, and slowly
+            return self._rewrite(x, stage, recipe, scope, depth)
+        codec = stage.codec
         with within(codec.name):
             known = len(codec.given)
             given = [self._given(name, scope) for name in recipe.given[:known]]
@@ -234,9 +235,9 @@ class _Builder:
             codec.out.check(Spec(x.dtype, x.shape), ArgumentError)
             for port, edge in zip(codec.given, given, strict=False):
                 port.check(edge.spec, ArgumentError)
-            for port, hint in zip(hints_of(recipe.stage), hints, strict=False):
+            for port, hint in zip(hints_of(stage), hints, strict=False):
                 port.check(Spec(hint.dtype, hint.shape), ArgumentError)
-            encoded = recipe.stage.encode(x, *(edge.value() for edge in given), *hints)
+            encoded = stage.encode(x, *(edge.value() for edge in given), *hints)
             then, siblings, made = dict(recipe.then), dict(scope), []
             self.depth += 1
             for port, raw in zip(codec.streams, encoded.streams, strict=False):
@@ -247,7 +248,7 @@ class _Builder:
                 siblings[port.name] = edge
                 made.append(edge)
             self.depth -= 1
-        return self._node(x, recipe.stage, encoded.wire, made, given)
+        return self._node(x, stage, encoded.wire, made, given)
 
     def finish(self, result: _Made) -> Piece:
         """Give the edges their numbers in the frame and return the program with what it stores."""

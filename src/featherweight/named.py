@@ -37,9 +37,7 @@ def _scaled(quantizer: str, vectors: str) -> str:
     if vectors not in _VECTORS:
         raise ArgumentError(f"vectors={vectors!r}: expected one of {', '.join(_VECTORS)}")
     scaled = f"levels(row=auto(small), column=auto(small), values={quantizer})"
-    filters = f"split(smallest([dct(coefficients={scaled}), {scaled}]))"
-    matrices = f"split(smooth({scaled}, transformed=dct(coefficients={scaled})))"
-    return f"weights({matrices}, filters={filters}{_VECTORS[vectors]})"
+    return f"weights(split(smooth({scaled}, transformed=dct(coefficients={scaled}))){_VECTORS[vectors]})"
 
 
 def _tcq(step: float = 0.0, nmse: float = 1e-3, states: int = 8, rate: float = 0.25, vectors: str = "exact") -> str:

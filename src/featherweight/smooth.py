@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featherweight.codecs._kernels import _filters
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
 from featherweight.stage import AnyRecipe, Smallest, check_params, param
@@ -19,13 +20,15 @@ _SAMPLE = 1 << 16  # elements that tell
 class Smooth:
     """Where neighbours are alike, code with `transformed` if that comes out smaller; else with `recipe`.
 
-    Such are layers next to a spectrogram or an image, whose weights change little from one band or pixel to the next.
-    Of neighbours correlated by r a transform spares up to -½ log2(1 - r²) bits a weight.
+    Such are most filters, and layers next to a spectrogram or an image, whose weights change little from one band or
+    pixel to the next. Of neighbours correlated by r a transform spares up to -½ log2(1 - r²) bits a weight in each
+    dimension: where that is much, `recipe` is not tried.
     """
 
     recipe: AnyRecipe = param(None, doc="for all others", recipe=True)  # noqa: RUF009
     transformed: AnyRecipe = param(None, doc="for those, if it is smaller", recipe=True)  # noqa: RUF009
     least: float = param(0.15, lo=0.0, hi=1.0, doc="correlation of neighbours from which on both are tried")
+    sure: float = param(0.5, lo=0.0, hi=1.0, doc="correlation from which on only `transformed` is")
 
     def __post_init__(self) -> None:
         check_params(self)
@@ -34,14 +37,26 @@ class Smooth:
 
     def choose(self, x: Array, /) -> AnyRecipe:
         """Return the recipe for this array."""
-        return Smallest((self.transformed, self.recipe)) if correlation(x) >= self.least else self.recipe
+        alike = correlation(x)
+        if alike < self.least:
+            return self.recipe
+        return self.transformed if alike >= self.sure else Smallest((self.transformed, self.recipe))
 
 
 def correlation(x: Array) -> float:
-    """Return the correlation of neighbours along the first or the other dimensions of a float array, the larger one.
+    """Return the correlation of neighbours along one or another dimension of a float array, the larger one.
 
-    Lengths of 1 are left out, and so are means: neighbours with a mean in common are alike. 0 where there are none.
+    In filters these are the filters' own, else the first and all others together, lengths of 1 left out. Means are not
+    taken off: neighbours with a mean in common are alike. 0 where there are none.
     """
+    where = _filters.place(x.shape)
+    if where is not None:
+        filters = x if where == "last" else x.transpose(*range(x.ndim - 1, -1, -1))
+        some = filters[:: max(1, x.size // _SAMPLE)]
+        pairs = [(some[..., :-1], some[..., 1:])]
+        if x.ndim > 3:
+            pairs.append((some[..., :-1, :], some[..., 1:, :]))
+        return max(_alike(a, b) for a, b in pairs if a.size)
     shape = [n for n in x.shape if n > 1]
     if len(shape) < 2:
         return 0.0

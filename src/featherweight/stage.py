@@ -260,11 +260,12 @@ def chain(stage: Stage | Rewrite, /, *, given: tuple[str, ...] = (), **then: Any
         raise ArgumentError(f"{name} takes {len(ports)} given arrays, not {len(given)}")
     ordered = sorted(then.items(), key=lambda item: names.index(item[0]))
     return Recipe(
-        stage, tuple((stream, Recipe(node) if _is_bare(node) else node) for stream, node in ordered), tuple(given)
+        stage, tuple((stream, Recipe(node) if is_bare(node) else node) for stream, node in ordered), tuple(given)
     )
 
 
-def _is_bare(node: AnyRecipe) -> TypeGuard[Stage | Rewrite]:
+def is_bare(node: Any) -> TypeGuard[Stage | Rewrite]:
+    """Return whether a node of a recipe is a stage or a rewrite by itself, told by what it has: protocols are slow."""
     return not isinstance(node, Recipe) and (hasattr(node, "codec") or hasattr(node, "rewrite"))
 
 

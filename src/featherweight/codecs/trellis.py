@@ -54,6 +54,16 @@ _MOST = (1 << 16) - 1
 _BYTES = np.tile(np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int32), 2)  # every index of a byte, twice
 
 
+def _token(size: int) -> int:
+    if 2 * size < coder.DIRECT:
+        return 2 * size
+    top = size.bit_length() - 1
+    return coder.DIRECT + ((top - 5) << 4 | (size >> top - 2 & 3) << 2 | (size & 1) << 1)
+
+
+_TOKENS = np.array([_token(k) for k in range(_TOP + 1)])
+
+
 class TrellisWire(Wire, frozen=True):
     """What the decoder must know."""
 
@@ -262,7 +272,7 @@ class _Search:
         both[:, tokens], both[:, tokens + 1] = pairs - (pairs >> 1), pairs >> 1
         model = _models.fit(both.reshape(-1), self.low, 2, 16, start, rounds=2)
         table = _models.tables(model, self.low, self.count, 2).reshape(-1, 256)
-        frequency = table[:, [_token(k) for k in range(_TOP + 1)]].astype(np.float64)
+        frequency = table[:, _TOKENS].astype(np.float64)
         bits = np.where(frequency > 0, 12 - np.log2(np.maximum(frequency, 1)), 20.0)
         unit = portable.UNIT**2 * portable.ONE * self.stage.rate
         return _paired(np.rint(np.minimum(bits * unit, 1 << 23)).astype(np.uint32)), model
@@ -303,13 +313,6 @@ def _paired(rates: Array) -> _Rates:
     upper = short[:, np.minimum(sizes + 2, sizes[-1])]
     paired = np.concatenate((short[:, 1:2] | short[:, 1:2] << np.uint32(16), short | upper << np.uint32(16)), axis=1)
     return _Rates(paired.reshape(-1), np.uint32(rates.shape[1]), np.uint32(shift))
-
-
-def _token(size: int) -> int:
-    if 2 * size < coder.DIRECT:
-        return 2 * size
-    top = size.bit_length() - 1
-    return coder.DIRECT + ((top - 5) << 4 | (size >> top - 2 & 3) << 2 | (size & 1) << 1)
 
 
 def _classes(hints: tuple[Array, ...], shape: tuple[int, ...], size: int) -> tuple[Array, int, int]:

@@ -31,6 +31,13 @@ def logs() -> Array:
     return np.array(found, np.uint32)
 
 
+@functools.cache
+def _places(quantizers: int) -> Array:
+    places = np.zeros(quantizers * kernels.SIZES, np.int64)
+    kernels.places(np.uint64(quantizers), logs(), places)
+    return places
+
+
 def tables(model: tuple[int, ...], low: int, classes: int, quantizers: int) -> Array:
     """Return the frequencies of the tokens, u16 (classes · quantizers · 256)."""
     table = np.empty(classes * quantizers << 8, np.uint16)
@@ -55,7 +62,7 @@ def fit(
     tables = sizes.size // kernels.SIZES
     number = counts.reshape(-1, quantizers << 8).sum(1, dtype=np.int64)
     middle = low + int(number @ np.arange(number.size)) // max(int(number.sum()), 1)
-    given = sizes, np.uint64(low), np.uint64(quantizers), logs(), np.empty(sizes.size, np.uint64)
+    given = sizes, np.uint64(low), np.uint64(quantizers), logs(), _places(quantizers), np.empty(sizes.size, np.uint64)
     shared = (*given, np.empty(2 * tables, np.uint64))
 
     def settled(scale: int, slope: int, shape: int, bend: int) -> tuple[int, list[int]]:

@@ -29,6 +29,7 @@ __all__ = [
     "indices1",
     "indices2",
     "indices4",
+    "places",
     "rows",
     "settle",
     "slots",
@@ -97,17 +98,31 @@ def weight(token: Any, quantizer: Any, scale: Any, shape: Any, zero: Any, logs: 
     if token == _0:
         return uint64(exp2((int64(20) << int64(12)) + (zero << int64(8))) >> int64(12))
     if token < _DIRECT:
-        size, many = token + _1 >> _1, _1
-    else:
-        code = token - _DIRECT
-        top = (code >> _4) + uint64(5)
-        size = ((_4 | code >> _2 & _3) << top - _2) + (_1 << top - _3)
-        many = _1 << top - _3
-    distance = log2((size << _1) - quantizer, logs) - (scale << int64(6))
-    power = shape * distance >> int64(6)
+        return _weighed(log2((token + _1 >> _1 << _1) - quantizer, logs), _0, scale, shape)
+    many = (token - _DIRECT >> _4) + _2
+    size = ((_4 | token - _DIRECT >> _2 & _3) << many + _1) + (_1 << many)
+    return _weighed(log2((size << _1) - quantizer, logs), many, scale, shape)
+
+
+@primitive
+def _weighed(far: Any, many: Any, scale: Any, shape: Any) -> Any:
+    """Return the weight of 2^many indices whose middle one's place has the logarithm `far`."""
+    power = shape * (far - (scale << int64(6))) >> int64(6)
     if power > int64(6 << 12):
         return _0
-    return uint64(exp2((int64(20) << int64(12)) - exp2(power)) * int64(many) >> int64(12))
+    return uint64((exp2((int64(20) << int64(12)) - exp2(power)) << int64(many)) >> int64(12))
+
+
+@kernel("void(u8, u4[r], i8[w])")
+def places(quantizers: Any, logs: Any, out: Any) -> None:
+    """Fill `out` with the logarithms of the places of the SIZES that models tell apart, for each quantizer."""
+    for quantizer in range(quantizers):
+        for each in range(_1, _SIZES):
+            size = uint64(each)
+            if each >= _32:
+                many = (each - _32 >> _2) + _2
+                size = ((_4 | each - _32 & _3) << many + _1) + (_1 << many)
+            out[uint64(quantizer) * _SIZES + each] = log2((size << _1) - uint64(quantizer), logs)
 
 
 @kernel("void(i8[r], u8, u8, u4[r], u8[w], u2[w])")
@@ -265,7 +280,7 @@ def _log_large(x: Any, logs: Any) -> Any:
 
 
 @primitive
-def _settled(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, totals: Any, model: Any) -> Any:
+def _settled(sizes: Any, low: Any, quantizers: Any, logs: Any, far: Any, weights: Any, totals: Any, model: Any) -> Any:
     tables, half = uint64(totals.size) >> _1, uint64(totals.size) >> _1
     for each in range(4):
         least, most = int64(0), int64(1024)  # of the slope
@@ -287,8 +302,10 @@ def _settled(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, tot
         shape = min(max(model[2] + (model[3] * scale >> int64(8)), int64(16)), int64(256))
         total, beyond = _0, False
         for each in range(_1, _SIZES):
-            token = (each << _1) - _1 if each < _32 else _DIRECT + (each - _32 << _2)
-            found = _0 if beyond else weight(uint64(token), uint64(table) % quantizers, scale, shape, int64(0), logs)
+            found = _0
+            if not beyond:
+                many = _0 if each < _32 else (each - _32 >> _2) + _2
+                found = _weighed(far[uint64(table) % quantizers * _SIZES + each], many, scale, shape)
             beyond = bool(beyond or (each > _1 and found == _0))
             weights[row + each] = found
             total += found << (_1 if each < _32 else _2)
@@ -328,14 +345,15 @@ def _settled(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, tot
     return spent
 
 
-@kernel("i8(u4[r], u8, u8, u4[r], u8[w], u8[w], i8[w])")
-def settle(sizes: Any, low: Any, quantizers: Any, logs: Any, weights: Any, totals: Any, model: Any) -> Any:
+@kernel("i8(u4[r], u8, u8, u4[r], i8[r], u8[w], u8[w], i8[w])")
+def settle(sizes: Any, low: Any, quantizers: Any, logs: Any, far: Any, weights: Any, totals: Any, model: Any) -> Any:
     """Bound `model` and set its zeros to what suits the rest best; return about what tokens cost, in bits times 4096.
 
     `sizes` has SIZES counts a table: of the zeros, of each size to 31, and of four parts of every octave above.
-    `weights` (as large as `sizes`) and `totals` (two a table: what all but zeros weigh, how many tokens) are scratch.
+    `far` holds the logarithms of their places, for each quantizer. `weights` (as large as `sizes`) and `totals` (two a
+    table: what all but zeros weigh, how many tokens) are scratch.
     """
-    return _settled(sizes, low, quantizers, logs, weights, totals, model)
+    return _settled(sizes, low, quantizers, logs, far, weights, totals, model)
 
 
 @primitive
@@ -357,12 +375,13 @@ def _moved(model: Any, which: Any, step: Any, middle: Any, out: Any) -> None:
         out[3] += step
 
 
-@kernel("i8(u4[r], u8, u8, u4[r], u8[w], u8[w], i8, i8[r], i8, i8[w], i8[w])")
+@kernel("i8(u4[r], u8, u8, u4[r], i8[r], u8[w], u8[w], i8, i8[r], i8, i8[w], i8[w])")
 def improve(
     sizes: Any,
     low: Any,
     quantizers: Any,
     logs: Any,
+    far: Any,
     weights: Any,
     totals: Any,
     middle: Any,
@@ -387,13 +406,13 @@ def improve(
                         continue
                     move = step if way == 0 else -step
                     _moved(model, which, move, middle, trial)
-                    found = _settled(sizes, low, quantizers, logs, weights, totals, trial)
+                    found = _settled(sizes, low, quantizers, logs, far, weights, totals, trial)
                     while found < cost:
                         cost, better = found, True
                         for each in range(6):
                             model[each] = trial[each]
                         _moved(model, which, move, middle, trial)
-                        found = _settled(sizes, low, quantizers, logs, weights, totals, trial)
+                        found = _settled(sizes, low, quantizers, logs, far, weights, totals, trial)
     return int64(cost)
 
 
