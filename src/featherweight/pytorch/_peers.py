@@ -1,0 +1,134 @@
+"""Messages of varying length between ranks, over gloo; whoever fails says so to the others.
+
+An exchange is the same for all ranks and counted by them. To each peer goes a head of 8 bytes, the length of the
+message, and then the message. A length below zero announces instead why the sender has failed, so that nobody waits
+for it until the time-out.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from featherweight.errors import FeatherweightError
+
+__all__ = ["HEAD", "PeerError", "Peers"]
+
+HEAD = 8
+"""Bytes that go before each message."""
+
+_TAGS = 1 << 20
+_TEXT = 2000
+
+
+class PeerError(FeatherweightError, ConnectionError):
+    """Another rank is gone, silent, or has failed; the path names it."""
+
+
+class Peers:
+    """The ranks of a process group of gloo, of which nobody else makes use. `timeout` is in seconds."""
+
+    def __init__(self, group: Any, rank: int, world: int, timeout: float) -> None:
+        self.group, self.rank, self.world, self.timeout = group, rank, world, timeout
+        self._count = 0
+        self._kept: list[Any] = []
+
+    def exchange(self, messages: Sequence[Any], most: int) -> list[Any]:
+        """Send each rank its message and return theirs, by rank; the own one is returned as it is.
+
+        Raises PeerError with ``rank N`` in its path: for one that is gone, silent, has failed, or announces more than
+        `most` bytes.
+        """
+        tag = self._next()
+        others = [peer for peer in range(self.world) if peer != self.rank]
+        received: list[Any] = [None] * self.world
+        received[self.rank] = messages[self.rank]
+        deadline = time.monotonic() + self.timeout
+        heads = {peer: torch.zeros(1, dtype=torch.int64) for peer in others}
+        waiting: dict[int, Any] = {}
+        sending: list[tuple[int, _Sending]] = []
+        self._kept = [heads, waiting, sending]  # gloo writes into these until it is done, even if we fail first
+        for peer in others:
+            waiting[peer] = self._receive(peer, heads[peer], tag)
+        for peer in others:
+            sending += [(peer, work) for work in self._send(peer, tag, len(messages[peer]), messages[peer])]
+        bodies: dict[int, torch.Tensor] = {}
+        arriving: dict[int, Any] = {}
+        self._kept += [bodies, arriving]
+        for peer in others:
+            self._wait(peer, waiting[peer], deadline)
+            length = int(heads[peer])
+            if max(length, -length) > max(most, _TEXT):
+                raise PeerError(f"announces a message of {length} bytes", path=f"rank {peer}")
+            body = bodies[peer] = torch.empty(abs(length), dtype=torch.uint8)
+            if length:
+                arriving[peer] = self._receive(peer, body, tag + 1)
+            if length < 0:
+                self._wait(peer, arriving[peer], deadline)
+                raise PeerError(f"has failed: {body.numpy().tobytes().decode(errors='replace')}", path=f"rank {peer}")
+        deadline = time.monotonic() + self.timeout
+        for peer in others:
+            if peer in arriving:
+                self._wait(peer, arriving[peer], deadline)
+            received[peer] = bodies[peer].numpy()
+        for peer, work in sending:
+            self._wait(peer, work, deadline)
+        self._kept = []
+        return received
+
+    def fail(self, error: BaseException) -> None:
+        """Tell all others why this rank takes no part in the next exchange, without waiting for them."""
+        text = f"{type(error).__name__}: {error}".encode()[:_TEXT]
+        tag = self._next()
+        for peer in range(self.world):
+            if peer != self.rank:
+                try:
+                    self._kept += self._send(peer, tag, -len(text), text)
+                except PeerError:
+                    continue
+
+    def _next(self) -> int:
+        self._count += 1
+        return 2 * (self._count % _TAGS)
+
+    def _send(self, peer: int, tag: int, length: int, message: Any) -> list[Any]:
+        parts = [(torch.tensor([length]), tag)]
+        if len(message):
+            parts.append((torch.frombuffer(bytearray(message), dtype=torch.uint8), tag + 1))
+        return [_Sending(part, self._begin(self.group.send, part, peer, each)) for part, each in parts]
+
+    def _receive(self, peer: int, body: Any, tag: int) -> Any:
+        return self._begin(self.group.recv, body, peer, tag)
+
+    def _begin(self, start: Callable[..., Any], body: Any, peer: int, tag: int) -> Any:
+        try:
+            return start([body], peer, tag)
+        except RuntimeError as error:
+            raise self._of(peer, error) from error
+
+    def _wait(self, peer: int, work: Any, deadline: float) -> None:
+        left = max(deadline - time.monotonic(), 0.001)
+        try:
+            work.wait(dt.timedelta(seconds=left))
+        except RuntimeError as error:
+            raise self._of(peer, error) from error
+
+    def _of(self, peer: int, error: RuntimeError) -> PeerError:
+        said = str(error).rpartition("] ")[2] or str(error)
+        if "Timed out" in said or "timeout" in said.lower():
+            return PeerError(f"has not answered within {self.timeout:g} s", path=f"rank {peer}")
+        return PeerError(f"is gone: {said}", path=f"rank {peer}")
+
+
+class _Sending:
+    """A message on its way, and its memory."""
+
+    def __init__(self, message: Any, work: Any) -> None:
+        self.message, self.work = message, work
+
+    def wait(self, timeout: dt.timedelta) -> None:
+        self.work.wait(timeout)
