@@ -336,6 +336,16 @@ def test_pieces_that_are_lossy_are_given_as_the_decoder_will_have_them() -> None
     assert np.abs(x - decode(encode(x, recipe), codecs=MINE)).max() <= 2.001
 
 
+def test_the_error_of_complex_numbers_is_that_of_both_parts() -> None:
+    x = (weights(300) + 1j * weights(300, seed=8)).astype(np.complex64)
+    recipe = chain(stage("narrow")(), wide=chain(raw(), values=stage("uniform")(0.01)))
+    coded = encode_into(len, x, recipe, refs={}, measure=True)
+    decoded = decode(encode(x, recipe))
+    assert coded.error is not None
+    assert np.isclose(coded.error.noise, float((np.abs(x - decoded) ** 2).sum()), rtol=1e-4)
+    assert np.isclose(coded.error.largest, float(np.abs(x - decoded).max()), rtol=1e-4)
+
+
 # Rewrites, choices by size, measured errors
 
 

@@ -162,13 +162,14 @@ def encode_into(
 
 
 def _error(x: Array, decoded: Array) -> Error:
-    """Measure block by block, so that few float64 are in memory."""
+    """Measure block by block, so that few wide numbers are in memory."""
     left, right, total = x.reshape(-1), decoded.reshape(-1), Error()
+    wide = np.complex128 if x.dtype.kind == "c" else np.float64
     for start in range(0, x.size, 1 << 16):
         with np.errstate(all="ignore"):
-            a = left[start : start + (1 << 16)].astype(np.float64)
-            d = right[start : start + (1 << 16)].astype(np.float64) - a
-            total += Error(float(d.dot(d)), float(a.dot(a)), float(np.abs(d).max()))
+            a = left[start : start + (1 << 16)].astype(wide)
+            d = right[start : start + (1 << 16)].astype(wide) - a
+            total += Error(float(np.vdot(d, d).real), float(np.vdot(a, a).real), float(np.abs(d).max()))
     return total
 
 

@@ -56,7 +56,7 @@ def correlation(x: Array) -> float:
         pairs = [(some[..., :-1], some[..., 1:])]
         if x.ndim > 3:
             pairs.append((some[..., :-1, :], some[..., 1:, :]))
-        return max(_alike(a, b) for a, b in pairs if a.size)
+        return max(_alike(a, b) for a, b in pairs)
     shape = [n for n in x.shape if n > 1]
     if len(shape) < 2:
         return 0.0
@@ -68,6 +68,8 @@ def correlation(x: Array) -> float:
 
 
 def _alike(a: Array, b: Array) -> float:
+    if not a.size:
+        return 0.0
     with np.errstate(all="ignore"):
         one, other = a.astype(np.float64), b.astype(np.float64)
         both = float((one * other).sum())

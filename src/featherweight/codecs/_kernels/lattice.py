@@ -140,7 +140,8 @@ def e8(x: Any, y: Any) -> None:
 
 def scratch() -> tuple[Any, Any]:
     """Return room for `leech`: floats and integers."""
-    return np.empty(((24 * 6 + 96 + 192 + 64 + 2) * LANES,), float32), np.empty((LANES + 64,), int32)
+    # Lanes that nobody needs are computed all the same: they hold numbers.
+    return np.zeros(((24 * 6 + 96 + 192 + 64 + 2) * LANES,), float32), np.zeros((LANES + 64,), int32)
 
 
 _L, _GO = uint64(LANES), tuple(uint64(LANES * k) for k in range(4))
