@@ -650,7 +650,7 @@ def _pairs(points: Sequence[Point]) -> str:
     return "\n\n".join(parts)
 
 
-def _lines(points: Sequence[Point]) -> str:
+def in_lines(points: Sequence[Point]) -> str:
     """Show each rival's point in a line: what ours take at its error, and speeds beside the first of ours."""
     parts = []
     for case in dict.fromkeys(point["case"] for point in points):
@@ -752,10 +752,10 @@ def _at(line: Sequence[Point], error: float) -> float:
 SHOWN: dict[str, Callable[[Sequence[Point]], str]] = {
     "bounds": _bound_lines,
     "minilm": _pairs,
-    "resnet": _lines,
+    "resnet": in_lines,
     "networks": _wholes,
     "accuracy": _equal_accuracy,
-    "formats": _lines,
+    "formats": in_lines,
     "growth": _grown,
 }
 

@@ -201,11 +201,12 @@ def frontier_in_short(results: Path) -> str:
     if result is None:
         return ""
     image = "![bits above R(D) against bits a weight, of each coder](benchmarks/results/frontier.svg)"
-    parts = [_machine(result), image]
-    for kept in (("minilm",), ("networks",), ("formats",)):
-        shown = size_frontier.show([point for point in result["points"] if point["part"] in kept])
-        parts.append(shown)
-    return "\n\n".join(filter(None, parts))
+    points = {part: [p for p in result["points"] if p["part"] == part] for part in ("minilm", "networks", "formats")}
+    # A line each: of whole networks a fine and a coarse setting, of formats those of GGUF.
+    some = [p for p in points["networks"] if p["setting"].endswith(("-24", "-16"))]
+    kinds = [p for p in points["formats"] if p["rival"] == "GGUF"]
+    shown = size_frontier.in_lines(points["minilm"]), size_frontier.show(some), size_frontier.show(kinds)
+    return "\n\n".join(filter(None, (_machine(result), image, *shown)))
 
 
 def frontier(results: Path) -> str:
