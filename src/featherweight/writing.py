@@ -224,14 +224,14 @@ def sampled(work: Work) -> Callable[[Plan], Outcome] | None:
         writer = FwWriter(_Nowhere(), {}, b"", "")
         write(work._replace(checkpoint=some, apart=False), writer, plan, _quiet)
         writer.finish()
-        size, error, tensors = writer.size, Error(), {}
+        size, errors, tensors = writer.size, [Error(), Error()], {}
         for name, (coded, lost) in writer.tensors.items():
             times = factors[name]
             size += round((times - 1) * coded)
             scaled = None if lost is None else Error(lost.noise * times, lost.signal * times, lost.largest)
-            error += scaled or Error()
+            errors[len(infos[name].shape) > 1] += scaled or Error()
             tensors[name] = round(times * coded), scaled
-        return Outcome(size, weights, error, tensors)
+        return Outcome(size, weights, errors[1] if errors[1].signal else errors[0], tensors)
 
     return tell
 
