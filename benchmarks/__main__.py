@@ -20,13 +20,14 @@ NAMES = (
     "lattice",
     "weightless",
     "gradients",
+    "traffic",
     "report",
 )
 
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["_child"]:
-        return _common.serve(*arguments[1:])
+        _common.serve(*arguments[1:])
     if not arguments or arguments[0] not in NAMES:
         print("usage: python -m benchmarks NAME [--help]\n")
         for name in NAMES:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -41,26 +41,46 @@ def all_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
+class Child:
+    """A process of its own that calls ``module:function(**arguments)``, pinned to some cores.
+
+    `prefix` is a command that runs the process, in another network namespace, say.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        cores: Iterable[int],
+        folder: str | Path,
+        arguments: Mapping[str, Any],
+        environment: Mapping[str, str] = {},
+        prefix: Sequence[str] = (),
+    ) -> None:
+        self.target, self._answer = target, Path(folder) / "result.json"
+        command = [sys.executable, "-m", "benchmarks", "_child", target, json.dumps(arguments), str(self._answer)]
+        paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+        environ = {**os.environ, **ALLOCATOR, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment}
+        with pinned(cores):
+            self.process = subprocess.Popen([*prefix, *command], cwd=ROOT, env=environ, stdout=sys.stderr)
+
+    def result(self) -> Any:
+        """Wait, and return what the function returned; raises FailedError after a crash, AbsentError as it did."""
+        code = self.process.wait()
+        if code or not self._answer.exists():
+            raise FailedError(f"{self.target} ended with code {code}")
+        answer = json.loads(self._answer.read_text())
+        if isinstance(answer, dict) and "absent" in answer:
+            raise AbsentError(answer["absent"])
+        return answer
+
+
 def isolated(target: str, cores: int, /, environment: Mapping[str, str] = {}, **arguments: Any) -> Any:
     """Call ``module:function(**arguments)`` in a process of its own, pinned to so many cores, and return its result.
 
     A crash of somebody's native code ends the child only: it raises FailedError here.
     """
-    everywhere = all_cores()
     with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "benchmarks", "_child", target, json.dumps(arguments), str(result)]
-        paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-        environ = {**os.environ, **ALLOCATOR, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment}
-        with pinned(everywhere[-cores:]):
-            process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=sys.stderr)
-        code = process.wait()
-        if code or not result.exists():
-            raise FailedError(f"{target} ended with code {code}")
-        answer = json.loads(result.read_text())
-        if isinstance(answer, dict) and "absent" in answer:
-            raise AbsentError(answer["absent"])
-        return answer
+        return Child(target, all_cores()[-cores:], folder, arguments, environment).result()
 
 
 @contextlib.contextmanager
@@ -77,7 +97,7 @@ def pinned(cores: Iterable[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def serve(target: str, arguments: str, result: str) -> int:
+def serve(target: str, arguments: str, result: str) -> NoReturn:
     """Be the child of `isolated`."""
     module, _, function = target.partition(":")
     try:
@@ -85,7 +105,8 @@ def serve(target: str, arguments: str, result: str) -> int:
     except AbsentError as error:
         answer = {"absent": str(error)}
     Path(result).write_text(json.dumps(answer))
-    return 0
+    sys.stderr.flush()
+    os._exit(0)  # what is said is said: native threads that still run may take an interpreter down that ends in order
 
 
 def attempt(skipped: list[dict[str, str]], what: str, function: Callable[[], Any]) -> Any:

@@ -128,24 +128,29 @@ def _dataset(name: str) -> str:
     return str(path)
 
 
-def cifar(split: str) -> tuple[Array, Array]:
-    """Return images (n, 3, 32, 32) of bytes, and labels: the test set, or the first 10,000 training images."""
+def cifar(split: str, count: int = 10_000) -> tuple[Array, Array]:
+    """Return images (n, 3, 32, 32) of bytes, and labels: the test set, or the first `count` training images."""
     try:
         from PIL import Image
     except ImportError:
         raise AbsentError("Pillow is not installed: pip install -e '.[networks]'") from None
+    files = ["cifar10_test.webp"]
+    if split == "train":
+        files = [f"cifar10_train_{number}.webp" for number in range(1, 1 + -(-count // 10_000))]
     with np.load(_dataset("cifar10_labels.npz")) as file:
-        labels = file["y_train" if split == "train" else "y_test"][:10_000]
-    with Image.open(_dataset("cifar10_train_1.webp" if split == "train" else "cifar10_test.webp")) as image:
-        montage = np.asarray(image.convert("RGB"))
-    tiles = montage.reshape(100, 32, 100, 32, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(tiles), labels
+        labels = file[f"y_{split}"][:count]
+    parts = []
+    for name in files:
+        with Image.open(_dataset(name)) as image:
+            montage = np.asarray(image.convert("RGB"))
+        parts.append(montage.reshape(100, 32, 100, 32, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, 32, 32))
+    return np.concatenate(parts)[:count], labels
 
 
-def mnist(split: str) -> tuple[Array, Array]:
-    """Return images (n, 1, 28, 28) of bytes, and labels: the test set, or the first 10,000 training images."""
+def mnist(split: str, count: int = 10_000) -> tuple[Array, Array]:
+    """Return images (n, 1, 28, 28) of bytes, and labels: the test set, or the first `count` training images."""
     with np.load(_dataset("mnist.npz")) as file:
-        return file[f"x_{split}"][:10_000, None], file[f"y_{split}"][:10_000]
+        return file[f"x_{split}"][:count, None], file[f"y_{split}"][:count]
 
 
 def text(split: str) -> tuple[Array, Array]:

@@ -95,6 +95,7 @@ def test_the_list_of_benchmarks():
         "lattice",
         "weightless",
         "gradients",
+        "traffic",
         "report",
     ):
         assert f"  {name}" in listed
