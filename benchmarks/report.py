@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import frontier as size_frontier
 from benchmarks import gradients as of_gradients
 from benchmarks import lattice, memory, sparse, start, transforms, weightless
+from benchmarks import traffic as of_traffic
 from benchmarks._common import RESULTS, ROOT, table
 
 MARK = re.compile(r"(<!-- benchmark:([\w-]+) -->\n)(.*?)(<!-- /benchmark -->)", re.DOTALL)
@@ -261,6 +262,15 @@ def gradients(results: Path) -> str:
     return "\n\n".join([_machine(result), *shown])
 
 
+def traffic_in_short(results: Path) -> str:
+    """Return training over slow links: some ways, and the plot."""
+    result = read(results, "traffic")
+    if result is None:
+        return ""
+    image = "![accuracy against time, a panel a network and link](benchmarks/results/traffic.svg)"
+    return "\n\n".join([_machine(result), image, of_traffic.in_short(result["cases"])])
+
+
 def others(results: Path) -> str:
     """Return delta, memory and start together."""
     return "\n\n".join(filter(None, (TABLES[name](results) for name in ("delta", "memory", "start"))))
@@ -286,6 +296,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "lattice": _tables("lattice", lattice.show),
     "weightless": _tables("weightless", weightless.show, "cases"),
     "gradients": gradients,
+    "traffic": _tables("traffic", of_traffic.show),
+    "traffic-in-short": traffic_in_short,
 }
 
 
@@ -298,7 +310,8 @@ def _where(result: Result) -> str:
 
 def _machine(result: Result) -> str:
     machine = result["machine"]
-    return f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {result['date']}."
+    cores = f"{machine['cores']} core{'s' * (machine['cores'] > 1)}"
+    return f"{machine['cpu']}, {cores}, {machine['system']}, {result['date']}."
 
 
 def _name(name: str) -> str:

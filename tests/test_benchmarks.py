@@ -10,6 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from benchmarks import __main__ as main
+from benchmarks import _hosts, traffic
+from benchmarks._common import AbsentError, FailedError
 from featherweight import ArgumentError, MissingDependencyError, rivals
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,22 +85,8 @@ def test_speeds_and_paired_ratios():
 
 def test_the_list_of_benchmarks():
     listed = benchmark().stdout
-    for name in (
-        "lossless",
-        "coders",
-        "delta",
-        "memory",
-        "start",
-        "papers",
-        "frontier",
-        "transforms",
-        "sparse",
-        "lattice",
-        "weightless",
-        "gradients",
-        "traffic",
-        "report",
-    ):
+    assert {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} == set(main.NAMES)
+    for name in main.NAMES:
         assert f"  {name}" in listed
     assert "usage" in benchmark("no-such-benchmark", code=1).stdout
 
@@ -279,3 +268,64 @@ def test_the_limits_are_those_of_the_data(monkeypatch):
 
 def test_the_readme_shows_the_committed_results():
     benchmark("report", "--check")
+
+
+def _traffic():
+    """Return the cases of a run of `benchmarks traffic` in which 3lc takes twice the steps and a tenth of the time."""
+    cases = []
+    for way, seed, accuracy, speed in (("none", 0, 91.0, 1), ("none", 1, 90.0, 1), ("3lc(1.0)", 0, 90.0, 2)):
+        curve = [[20 * speed, 44.5, 1.0], [40 * speed, 89.0, 2.0], [100, accuracy, 5.0]]
+        payload = {"bytes": 100 * (400 if way == "none" else 10), "plain": 100 * 400, "warm_up": 0}
+        case = {"part": "training", "network": "LeNet-5", "setting": f"{way}, seed {seed}", "way": way, "seed": seed}
+        cases.append({**case, "steps": 100, "accuracy": accuracy, "curve": curve, "seconds": 5.0, "payload": payload})
+    ways = {way: {"seconds": [s, s, 2 * s], "wire": 500 * s} for way, s in (("none", 1.0), ("3lc(1.0)", 0.1))}
+    for hosts, mbit in ((2, 10.0), (2, 100.0), (4, 100.0)):
+        case = {"part": "links", "network": "LeNet-5", "setting": f"{hosts} hosts, {mbit:g} Mbit/s"}
+        cases.append({**case, "hosts": hosts, "mbit": mbit, "rounds": 3, "steps": 2, "ways": ways})
+    return cases
+
+
+def test_time_to_an_accuracy_is_steps_times_seconds():
+    cases = _traffic()
+    assert traffic.aim(cases, "LeNet-5") == 89.0
+    link = traffic.links(cases, "LeNet-5")[10.0]
+    assert traffic.seconds_to(cases, "LeNet-5", "none", link) == pytest.approx(40)
+    assert traffic.seconds_to(cases, "LeNet-5", "3lc(1.0)", link) == pytest.approx(8)
+    assert traffic.steps_to(cases[0], 66.75) == pytest.approx(30)
+    cases[1]["curve"] = [[100, 88.0, 5.0]]
+    assert traffic.seconds_to(cases, "LeNet-5", "none", link) is None
+    shown = traffic.show({"cases": cases})
+    assert "| 3lc(1.0) | 10 | 40.0 | 90.00 | 100 (100 to 200) |" in shown
+    assert "| 3lc(1.0) | 50 | 50 | 100 (100 to 200) |" in shown
+
+
+def test_links_say_what_they_need(monkeypatch):
+    monkeypatch.setattr(_hosts.os, "geteuid", lambda: 1000)
+    with pytest.raises(AbsentError, match="only root"), _hosts.joined(2, 10):
+        pass
+    monkeypatch.setattr(_hosts.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(_hosts.shutil, "which", lambda tool: None)
+    with pytest.raises(AbsentError, match="iproute2"), _hosts.joined(2, 10):
+        pass
+
+
+def test_a_rank_that_fails_fails_all(monkeypatch):
+    monkeypatch.setattr(_hosts, "_PATIENCE", 0.1)
+    with pytest.raises(FailedError, match="no_such_module:train ended with code"):
+        _hosts.together("benchmarks.no_such_module:train", [_hosts.HERE] * 2)
+
+
+@pytest.mark.slow
+def test_traffic_quick(tmp_path):
+    pytest.importorskip("torch")
+    path = tmp_path / "traffic.json"
+    benchmark("traffic", "--quick", "--out", str(path))
+    result = json.loads(path.read_text())
+    trained = {case["way"]: case for case in result["cases"] if case["part"] == "training"}
+    if not trained:
+        pytest.skip(result["skipped"][0]["why"])
+    assert all(case["accuracy"] > 70 for case in trained.values())
+    assert trained["3lc(1.0)"]["payload"]["bytes"] * 30 < trained["none"]["payload"]["bytes"]
+    timed = [case for case in result["cases"] if case["part"] == "links"]
+    for case in timed:  # none where links cannot be made
+        assert case["ways"]["3lc(1.0)"]["wire"] * 10 < case["ways"]["none"]["wire"]
