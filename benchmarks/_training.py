@@ -88,9 +88,9 @@ class Task:
 
 
 TASKS = {
-    "LeNet-5": Task(lenet5, _networks.mnist, 60_000, 1500, 32, 0.05, 5e-4, (0.1307,), (0.3081,), False, False),
+    "LeNet-5": Task(lenet5, _networks.mnist, 60_000, 2000, 32, 0.01, 5e-4, (0.1307,), (0.3081,), False, False),
     "ResNet-20": Task(
-        *(resnet20, _networks.cifar, 50_000, 1200, 32, 0.1, 1e-4),
+        *(resnet20, _networks.cifar, 50_000, 1200, 32, 0.05, 1e-4),
         *((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616), True, True),
     ),
 }
@@ -234,7 +234,7 @@ def train(rank: int, world: int, meeting: str, task: str, way: str, seed: int, s
     flat = torch.cat([p.detach().reshape(-1) for p in trainer.network.parameters()])
     theirs = flat.clone()
     dist.broadcast(theirs, 0)
-    if way != "nothing" and not torch.equal(flat, theirs):
+    if way != "nothing" and not torch.equal(flat.view(torch.int32), theirs.view(torch.int32)):  # NaNs are equal, too
         raise AssertionError(f"{way}: ranks ended with different weights")
     dist.destroy_process_group()
     return {"accuracy": right, "curve": curve, "seconds": seconds, "payload": trainer.payload(steps)}

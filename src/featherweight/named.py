@@ -89,9 +89,13 @@ def _topk(fraction: float = 0.01) -> str:
     return f"prune({1 - fraction!r}, values=gaps(gaps=rans, values=cast(bf16)))"
 
 
-def _3lc_small(s: float = 1.75) -> str:
+def _3lc(s: float = 1.0, block: int = 0) -> str:
+    return f"ternary({s!r}, {block}, values=base3(bytes=zero_run))"
+
+
+def _3lc_small(s: float = 1.0, block: int = 0) -> str:
     under = "density(288, density=rans, values=rans(given=density))"
-    return f"ternary({s!r}, values=smallest([{under}, base3(bytes=rans)]))"
+    return f"ternary({s!r}, {block}, values=smallest([{under}, base3(bytes=rans)]))"
 
 
 def _eden(bits: int = 4, seed: int = 0, block: int = 4096) -> str:
@@ -144,7 +148,7 @@ NAMED: Mapping[str, Named] = {
     "low-rank": Named("Truncated singular value decomposition, of matrices and of filters.", _low_rank),
     "3lc": Named(
         "For gradients, Lim, Andersen and Kaminsky 2019: three values, base 3^5, zero runs.",
-        lambda s=1.0: f"ternary({s!r}, values=base3(bytes=zero_run))",
+        _3lc,
         keeps=False,
     ),
     "3lc-small": Named("For gradients: the three values of 3lc, entropy-coded by density.", _3lc_small, keeps=False),
