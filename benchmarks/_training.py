@@ -90,7 +90,7 @@ class Task:
 TASKS = {
     "LeNet-5": Task(lenet5, _networks.mnist, 60_000, 2000, 32, 0.01, 5e-4, (0.1307,), (0.3081,), False, False),
     "ResNet-20": Task(
-        *(resnet20, _networks.cifar, 50_000, 1200, 32, 0.05, 1e-4),
+        *(resnet20, _networks.cifar, 50_000, 800, 32, 0.05, 1e-4),
         *((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616), True, True),
     ),
 }

@@ -23,7 +23,7 @@ from benchmarks._common import RESULTS, AbsentError, attempt, exit_code, options
 
 Case = dict[str, Any]
 PARTS = ("training", "links", "check")
-NETWORKS = {"LeNet-5": 2000, "ResNet-20": 1200}
+NETWORKS = {"LeNet-5": 2000, "ResNet-20": 800}
 """Steps of a run."""
 THREE = ("3lc(1.0)", "3lc(1.5)", "3lc(1.75)", "3lc(1.9)")
 WAYS = (
