@@ -27,7 +27,8 @@ from featherweight.errors import (
     UnsupportedError,
 )
 from featherweight.frame import parse, sizes_and_digests
-from featherweight.traffic import Channel, Reducer, _open, _seal, head_of, shards
+from featherweight.traffic import Channel, Reducer, head_of, shards
+from featherweight.traffic._message import pack, unpack
 
 THREE = "ternary({}, values=base3(bytes=zero_run))"
 SMALLER = "ternary({}, values=density(density=rans, values=rans(given=density)))"
@@ -35,6 +36,7 @@ EDEN = "hadamard(rotated=lloydmax({}, index=bitpack))"
 RECIPES = [
     THREE.format(1.0),
     THREE.format(1.75),
+    THREE.format("1.75, 300"),
     SMALLER.format(1.5),
     "ternary(1.5, 300, values=base3(bytes=rans))",
     EDEN.format(1),
@@ -78,10 +80,11 @@ def test_what_is_lost_comes_with_the_next_message(recipe: str) -> None:
 def test_one_walk_gives_the_bytes_of_three_stages(data: st.DataObject) -> None:
     parts = data.draw(st.lists(st.integers(0, 3000), min_size=1, max_size=6))
     least, s = data.draw(st.sampled_from([0, 1, 256])), data.draw(st.sampled_from([1.0, 1.3, 1.75, 1.99]))
+    block = data.draw(st.sampled_from([0, 0, 1, 100, 1024]))
     seed = data.draw(st.integers(0, 1 << 20))
     channel, recipe = (
-        Channel(THREE.format(s), parts, least=least),
-        THREE.format(s).replace(f"{s}", f"{s}, given=@parts"),
+        Channel(THREE.format(f"{s}, {block}"), parts, least=least),
+        THREE.format(f"{s}, {block}, given=@parts"),
     )
     for step in range(3):
         x = gradients(seed + step, parts)
@@ -90,14 +93,17 @@ def test_one_walk_gives_the_bytes_of_three_stages(data: st.DataObject) -> None:
         error = channel.state_dict()["error"] if step else np.zeros(x.size, "f4")
         large = [part for part, n in zip(ends(parts), parts, strict=True) if n >= least]
         message = channel.send(x)
-        _, frames = _open(message)
+        _, frames = unpack(message)
         if not sum(n for n in parts if n >= least):
             continue
         refs = {"parts": np.array([n for n in parts if n >= least], np.uint64)}
         added = np.concatenate([(x + error)[part] for part in large])
         assert bytes(frames[0]) == featherweight.encode(added, recipe, refs=refs)
         out = np.empty_like(x)
-        Channel("raw", parts, least=least).receive(message, out)
+        Channel(THREE.format(f"{s}, {block}"), parts, least=least).receive(message, out)
+        plainly = np.empty_like(x)
+        Channel("raw", parts, least=least).receive(message, plainly)
+        assert plainly.tobytes() == out.tobytes()
         expected = featherweight.decode(bytes(frames[0]), refs=refs)
         assert expected.tobytes() == np.concatenate([out[part] for part in large]).tobytes()
         kept = channel.state_dict()["error"]
@@ -160,7 +166,7 @@ def test_scales_belong_to_parts_and_tensors_cost_little() -> None:
     channel.receive(message, out)
     for part in ends(parts):
         assert np.abs(out[part]).max() == np.abs(x[part]).max()
-    _, frames = _open(message)
+    _, frames = unpack(message)
     frame, _ = parse(frames[0])
     (scales, coded), _ = sizes_and_digests(frame.root, frame.record)
     assert 4 * 40 == scales
@@ -201,7 +207,7 @@ def test_seeds_differ_by_step_and_sender_and_errors_cancel() -> None:
         channel = Channel(EDEN.format(1), [5000], sender=sender, feedback=False)
         for _ in range(8):
             message = channel.send(x)
-            messages.add(bytes(_open(message)[1][0]))
+            messages.add(bytes(unpack(message)[1][0]))
             channel.receive(message, out := np.empty(5000, "f4"))
             mean, count = mean + out, count + 1
     assert 64 == len(messages) == count
@@ -287,7 +293,7 @@ def test_damage_and_hostility_raise_our_errors(recipe: str) -> None:
         with pytest.raises(FeatherweightError):
             channel.receive(bytes(bad), out)
     # Heads that lie under a right checksum.
-    head, frames = _open(good)
+    head, frames = unpack(good)
     data = [bytes(frame) for frame in frames]
     lies = [
         {"plain": ()},
@@ -303,7 +309,7 @@ def test_damage_and_hostility_raise_our_errors(recipe: str) -> None:
     ]
     for lie in lies:
         with pytest.raises(FeatherweightError) as caught:
-            channel.receive(_seal(msgspec.structs.replace(head, **lie), data), out)
+            channel.receive(pack(msgspec.structs.replace(head, **lie), data), out)
         assert not isinstance(caught.value, ArgumentError)
     for junk in (b"", b"\x93", msgspec.msgpack.encode([1]), msgspec.msgpack.encode([0, 0, 0, [0, 0, 0], [], 1])):
         start = good[:3] + len(junk).to_bytes(4, "little")
@@ -314,7 +320,7 @@ def test_damage_and_hostility_raise_our_errors(recipe: str) -> None:
 
 def test_hostile_frames_in_a_message_raise_our_errors() -> None:
     channel, out = Channel(THREE.format(1.0), [400]), np.empty(400, "f4")
-    head, _ = _open(channel.send(gradients(0, [400])))
+    head, _ = unpack(channel.send(gradients(0, [400])))
     refs = {"parts": np.array([400], np.uint64)}
     wrong = [
         featherweight.encode(np.zeros(401, "f4"), "raw"),
@@ -333,7 +339,7 @@ def test_hostile_frames_in_a_message_raise_our_errors() -> None:
         wrong.append(featherweight.frame.join(msgspec.structs.replace(frame, record=record), [data]))
     for bad in wrong[:-1]:
         with pytest.raises(FeatherweightError) as caught:
-            channel.receive(_seal(msgspec.structs.replace(head, sizes=(len(bad), 0, 0)), [bad]), out, sender=0)
+            channel.receive(pack(msgspec.structs.replace(head, sizes=(len(bad), 0, 0)), [bad]), out, sender=0)
         assert "rank 0" == caught.value.path.partition("/")[0]
         assert not isinstance(caught.value, ArgumentError)
 
