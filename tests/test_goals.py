@@ -47,6 +47,8 @@ def test_sizes_and_errors_are_met_and_just_met(tensors: dict[str, Array], recipe
     assert 0.97 * 12_000 < size <= 12_000
     _, nmse, _, _ = saved(tensors, recipe, Goal(nmse=1e-3))
     assert 0.95e-3 < nmse <= 1e-3
+    _, nmse, _, _ = saved(tensors, recipe, Goal(snr=25))
+    assert 25 <= -10 * math.log10(nmse) < 25.2
 
 
 @pytest.mark.parametrize("recipe", ["near-lossless", "ecsq"])
@@ -77,6 +79,7 @@ def test_a_score_is_met_by_decoded_tensors(tensors: dict[str, Array]) -> None:
     [
         ("tcq", Goal(size=300), r"size 300 is out of reach of tcq: the nearest is [\d,]+ bytes"),
         ("tcq", Goal(nmse=1e-18), "nmse 1e-18 is out of reach|too small"),
+        ("tcq", Goal(snr=180), "snr 180 is out of reach|too small"),
         ("lossless", Goal(bits=3), "nothing that a goal could steer: take one of .*tcq"),
         ("int8", Goal(bits=3), "nothing that a goal could steer"),
         ("tcq(step=0.1)", Goal(bits=3), "says step itself"),
@@ -89,7 +92,22 @@ def test_what_cannot_be_reached_is_said(tensors: dict[str, Array], recipe: str, 
 
 @pytest.mark.parametrize(
     "values",
-    [{}, {"bits": 3, "nmse": 1e-3}, {"bits": 0}, {"nmse": math.nan}, {"size": -1}, {"score": len}, {"least": 1}],
+    [
+        {},
+        {"bits": 3, "nmse": 1e-3},
+        {"nmse": 1e-3, "snr": 30},
+        {"bits": 0},
+        {"nmse": math.nan},
+        {"size": -1},
+        {"snr": 0},
+        {"snr": -3},
+        {"snr": math.nan},
+        {"snr": math.inf},
+        {"snr": 1e5},
+        {"snr": True},
+        {"score": len},
+        {"least": 1},
+    ],
 )
 def test_a_goal_is_one_number_above_zero(values: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):

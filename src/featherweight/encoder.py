@@ -37,7 +37,7 @@ from featherweight.frame import (
 )
 from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage, hints_of, is_bare
 
-__all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "encode_into", "step_of"]
+__all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "decibels", "encode_into", "over", "step_of"]
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Like `map`, in order, perhaps with some of it under way at once."""
@@ -53,6 +53,23 @@ class Error(NamedTuple):
     def __add__(self, other: Error) -> Error:  # type: ignore[override]
         """Join the errors of two parts."""
         return Error(self.noise + other.noise, self.signal + other.signal, max(self.largest, other.largest))
+
+    @property
+    def nmse(self) -> float:
+        """Noise over signal."""
+        return over(self.noise, self.signal)
+
+
+def over(noise: float, signal: float) -> float:
+    """Return the normalised error: no noise is none of any signal."""
+    return noise / signal if signal else math.inf if noise else 0.0
+
+
+def decibels(nmse: float) -> float:
+    """Return the ratio of signal to noise."""
+    if math.isnan(nmse):
+        return nmse
+    return math.inf if nmse == 0 else -math.inf if nmse == math.inf else -10 * math.log10(nmse)
 
 
 class Coded(NamedTuple):

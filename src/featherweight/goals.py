@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from featherweight.encoder import Error
+from featherweight.encoder import Error, decibels
 from featherweight.errors import ArgumentError
 from featherweight.plan import Plan
 from featherweight.recipes import Family
@@ -25,6 +25,7 @@ from featherweight.recipes import Family
 __all__ = ["Goal", "Outcome", "Rehearsal", "reach"]
 
 MOST_TRIALS = 40
+MOST_DECIBELS = 3000  # more than the squares of any two numbers can be apart, nearly
 NEAR = {"size": 2e-3, "error": 1e-2, "score": 0.02}  # how close is close enough, in octaves
 
 
@@ -33,14 +34,15 @@ class Goal:
     """What an encoded checkpoint must come to; one of these.
 
     `bits`: the file, in bits per weight, at most. `size`: the file, in bytes, at most. `nmse`: Σ(w - ŵ)² / Σw² over the
-    lossy tensors of two dimensions or more (of all, if there are none), at most. `max_error`: the largest absolute
-    error, at most. `score`: what a function makes of the decoded tensors (a mapping from names to arrays), to be
-    `least` or more.
+    lossy tensors of two dimensions or more (of all, if there are none), at most. `snr`: the same in decibels,
+    -10 log10 of it, at least. `max_error`: the largest absolute error, at most. `score`: what a function makes of the
+    decoded tensors (a mapping from names to arrays), to be `least` or more.
     """
 
     bits: float | None = None
     size: int | None = None
     nmse: float | None = None
+    snr: float | None = None
     max_error: float | None = None
     score: Callable[[Mapping[str, Any]], float] | None = None
     least: float | None = None
@@ -49,7 +51,7 @@ class Goal:
         """Check that there is one goal, and that it can be one."""
         named = [f.name for f in fields(self) if f.name != "least" and getattr(self, f.name) is not None]
         if len(named) != 1:
-            raise ArgumentError(f"a goal is one of bits, size, nmse, max_error and score, not {named or 'none'}")
+            raise ArgumentError(f"a goal is one of bits, size, nmse, snr, max_error and score, not {named or 'none'}")
         if (self.score is None) != (self.least is None):
             raise ArgumentError("score and least go together: Goal(score=accuracy, least=0.92)")
         value = self.least if self.score else getattr(self, named[0])
@@ -57,6 +59,8 @@ class Goal:
             raise ArgumentError(f"{named[0]}={value!r}: expected a number")
         if not self.score and value <= 0:
             raise ArgumentError(f"{named[0]}={value!r}: expected a number above 0")
+        if self.snr is not None and value > MOST_DECIBELS:
+            raise ArgumentError(f"snr={value!r}: expected decibels, {MOST_DECIBELS:,} at most")
 
     @property
     def name(self) -> str:
@@ -73,7 +77,8 @@ class Goal:
         found = {
             "bits": 8 * outcome.size / max(1, outcome.weights),
             "size": outcome.size,
-            "nmse": outcome.error.noise / outcome.error.signal if outcome.error.signal else 0.0,
+            "nmse": outcome.error.nmse,
+            "snr": decibels(outcome.error.nmse),
             "max_error": outcome.error.largest,
             "score": outcome.score,
         }[self.name]
@@ -85,6 +90,8 @@ class Goal:
         if self.least is not None:
             return self.least - found
         wanted = float(getattr(self, self.name))
+        if self.snr is not None:
+            return (wanted - found) / 10 * math.log2(10)
         return -math.inf if found == 0 else math.log2(found / wanted)
 
 
@@ -127,7 +134,7 @@ def reach(
         return plan.tuned(family.text(value), family(value))
 
     begin = _Begin(guess)
-    if sample is not None and goal.name in ("bits", "size", "nmse"):
+    if sample is not None and goal.name in ("bits", "size", "nmse", "snr"):
         with contextlib.suppress(ArgumentError):
             begin = _search(goal, family, plan_at, sample, begin).near
     found = _search(goal, family, plan_at, rehearse, begin)
@@ -150,8 +157,9 @@ class _Found(NamedTuple):
 
 def _guess(goal: Goal, scale: float) -> float:
     """Guess the logarithm of a step: a uniform error of Δ² / 12, an entropy of log2(σ √(2πe) / Δ) of Gaussians."""
-    if goal.nmse is not None:
-        return math.log2(scale * math.sqrt(12 * goal.nmse))
+    nmse = goal.nmse if goal.snr is None else 10 ** (-goal.snr / 10)
+    if nmse is not None:
+        return math.log2(scale * math.sqrt(12 * nmse))
     if goal.max_error is not None:
         return math.log2(2 * goal.max_error)
     bits = goal.bits if goal.bits is not None else 4.0

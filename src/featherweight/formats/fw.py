@@ -24,7 +24,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.decoder import Plan, parts_between, prepare, run, run_range
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Error, Loadable, Mapper, encode_into
+from featherweight.encoder import Coded, Error, Loadable, Mapper, decibels, encode_into
 from featherweight.engine import MAX_BYTES, check_out, workers
 from featherweight.errors import ArgumentError, FrameError, TruncatedError, UnsupportedError, within
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
@@ -53,7 +53,7 @@ class Loss(NamedTuple):
     @property
     def snr(self) -> float:
         """Signal over noise in decibels."""
-        return -10 * math.log10(self.nmse) if 0 < self.nmse < math.inf else math.copysign(math.inf, 1 - self.nmse)
+        return decibels(self.nmse)
 
 
 class Entry(NamedTuple):
@@ -270,8 +270,7 @@ def _level(value: float, logarithm: Callable[[float], float], unit: int) -> int:
 def _loss_row(error: Error | None) -> tuple[int, int] | None:
     if error is None:
         return None
-    nmse = error.noise / error.signal if error.signal else math.inf if error.noise else 0.0
-    return _level(nmse, math.log10, 100), _level(error.largest, math.log2, 16)
+    return _level(error.nmse, math.log10, 100), _level(error.largest, math.log2, 16)
 
 
 class FwWriter:
