@@ -37,7 +37,7 @@ from featherweight.frame import (
 )
 from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage, hints_of, is_bare
 
-__all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "decibels", "encode_into", "over", "step_of"]
+__all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "decibels", "encode_into", "joined", "over", "step_of"]
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Like `map`, in order, perhaps with some of it under way at once."""
@@ -58,6 +58,20 @@ class Error(NamedTuple):
     def nmse(self) -> float:
         """Noise over signal."""
         return over(self.noise, self.signal)
+
+
+def joined(errors: Iterable[tuple[int, Error | None]]) -> Error:
+    """Join the errors of tensors, each with its dimensions, as goals count them.
+
+    Those of two dimensions or more make it up, if there are any, but for the largest, which is that of all.
+    """
+    vectors, matrices = Error(), Error()
+    for dimensions, error in errors:
+        if error is not None and dimensions > 1:
+            matrices += error
+        elif error is not None:
+            vectors += error
+    return (matrices if matrices.signal else vectors)._replace(largest=max(vectors.largest, matrices.largest))
 
 
 def over(noise: float, signal: float) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Error, Mapper, encode_into
+from featherweight.encoder import Coded, Error, Mapper, encode_into, joined
 from featherweight.errors import within
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint
 from featherweight.formats._io import Where, create_target, is_stream
@@ -85,6 +85,11 @@ class Work(NamedTuple):
     mapper: Mapper
     codecs: Mapping[str, Any]
     apart: bool
+
+    @property
+    def weights(self) -> int:
+        """The elements of all tensors."""
+        return sum(info.count for info in self.checkpoint.tensors.values())
 
 
 def kept(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -201,14 +206,13 @@ def drafted(work: Work, plan: Plan, target: Where) -> Draft:
 
 def outcome(work: Work, draft: Draft, score: float | None = None) -> Outcome:
     """Return what a draft came to."""
-    weights = sum(info.count for info in work.checkpoint.tensors.values())
-    return Outcome(draft.writer.size, weights, draft.writer.error, draft.writer.tensors, score, draft)
+    return Outcome(draft.writer.size, work.weights, draft.writer.error, draft.writer.tensors, score, draft)
 
 
 def sampled(work: Work) -> Callable[[Plan], Outcome] | None:
     """Return what tells about how a plan would do, from every k-th row of large tensors; None of a small checkpoint."""
-    infos = work.checkpoint.tensors
-    every = min(sum(info.count for info in infos.values()) // _SAMPLE, 64)
+    infos, weights = work.checkpoint.tensors, work.weights
+    every = min(weights // _SAMPLE, 64)
     if every < 2 or work.lookup is not no_base:
         return None
     factors, arrays = dict.fromkeys(infos, 1.0), {}
@@ -218,20 +222,20 @@ def sampled(work: Work) -> Callable[[Plan], Outcome] | None:
             x = x[::every]
             factors[name] = info.count / x.size
         arrays[name] = x
-    weights, some = sum(info.count for info in infos.values()), from_arrays(arrays)
+    some = from_arrays(arrays)
 
     def tell(plan: Plan) -> Outcome:
         writer = FwWriter(_Nowhere(), {}, b"", "")
         write(work._replace(checkpoint=some, apart=False), writer, plan, _quiet)
         writer.finish()
-        size, errors, tensors = writer.size, [Error(), Error()], {}
+        size, tensors = writer.size, dict[str, tuple[int, Error | None]]()
         for name, (coded, lost) in writer.tensors.items():
             times = factors[name]
             size += round((times - 1) * coded)
             scaled = None if lost is None else Error(lost.noise * times, lost.signal * times, lost.largest)
-            errors[len(infos[name].shape) > 1] += scaled or Error()
             tensors[name] = round(times * coded), scaled
-        return Outcome(size, weights, errors[1] if errors[1].signal else errors[0], tensors)
+        error = joined((len(infos[name].shape), scaled) for name, (_, scaled) in tensors.items())
+        return Outcome(size, weights, error, tensors)
 
     return tell
 

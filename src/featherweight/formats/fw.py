@@ -24,7 +24,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.decoder import Plan, parts_between, prepare, run, run_range
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Error, Loadable, Mapper, decibels, encode_into
+from featherweight.encoder import Coded, Error, Loadable, Mapper, decibels, encode_into, joined
 from featherweight.engine import MAX_BYTES, check_out, workers
 from featherweight.errors import ArgumentError, FrameError, TruncatedError, UnsupportedError, within
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
@@ -284,7 +284,6 @@ class FwWriter:
         self._rows: list[_Row] = []
         self._index = _Index((), dict(metadata), layout, origin)
         self._names: set[str] = set()
-        self._errors = [Error(), Error()]  # of vectors, of what has more dimensions
         self.size = 0
         self.tensors: dict[str, tuple[int, Error | None]] = {}
         target.write(MAGIC)
@@ -316,14 +315,11 @@ class FwWriter:
     def _add(self, name: str, padding: int, coded: Coded) -> None:
         self._rows.append(_Row(name, padding, coded.frame, _loss_row(coded.error)))
         self.tensors[name] = padding + body_size(coded.frame), coded.error
-        if coded.error is not None:
-            self._errors[len(coded.frame.out) > 2] += coded.error
 
     @property
     def error(self) -> Error:
-        """That of the lossy tensors so far: of two dimensions or more if there are any, but the largest of all."""
-        vectors, matrices = self._errors
-        return (matrices if matrices.signal else vectors)._replace(largest=max(vectors.largest, matrices.largest))
+        """That of the lossy tensors so far."""
+        return joined((len(row.frame.out) - 1, self.tensors[row.name][1]) for row in self._rows)
 
     def _begin(self, name: str, size: int) -> int:
         if name in self._names:
