@@ -36,9 +36,9 @@ from featherweight.stage import AnyRecipe, Codec
 from featherweight.writing import (
     LARGE,
     Draft,
+    Drafts,
     Progress,
     Work,
-    drafted,
     kept,
     local,
     no_base,
@@ -407,14 +407,14 @@ def _encode(
 def _reach(work: Work, goal: Goal, plan: Plan, target: Where) -> tuple[Plan, FwWriter]:
     """Search for the goal, and make the draft that meets it the target."""
     with contextlib.ExitStack() as stack:
+        drafts = stack.enter_context(contextlib.closing(Drafts(work, target)))
 
         def rehearse(plan: Plan) -> Outcome:
-            draft = drafted(work, plan, target)
-            stack.callback(draft.close)
+            draft = drafts.make(plan)
             score = None if goal.score is None else _score(work, goal.score, draft)
             return outcome(work, draft, score)
 
-        plan, found = reach(goal, plan, rehearse, rms(work.checkpoint), sampled(work))
+        plan, found = reach(goal, plan, rehearse, rms(work.checkpoint), sampled(work, stack))
         found.draft.publish(target)
         return plan, found.draft.writer
 

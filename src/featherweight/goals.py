@@ -103,12 +103,12 @@ class Outcome(NamedTuple):
     error: Error
     tensors: Mapping[str, tuple[int, Error | None]]
     score: float | None = None
-    draft: Any = None  # the file itself; whoever does not keep the outcome closes it
+    draft: Any = None  # the file itself
 
     def discard(self) -> None:
         """Let go of the draft."""
         if self.draft is not None:
-            self.draft.close()
+            self.draft.wanted = False
 
 
 Rehearsal = Callable[[Plan], Outcome]
