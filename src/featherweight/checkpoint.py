@@ -39,6 +39,7 @@ from featherweight.writing import (
     Drafts,
     Progress,
     Work,
+    energies,
     kept,
     local,
     no_base,
@@ -414,7 +415,8 @@ def _reach(work: Work, goal: Goal, plan: Plan, target: Where) -> tuple[Plan, FwW
             score = None if goal.score is None else _score(work, goal.score, draft)
             return outcome(work, draft, score)
 
-        plan, found = reach(goal, plan, rehearse, rms(work.checkpoint), sampled(work, stack))
+        powers = energies(work.checkpoint)
+        plan, found = reach(goal, plan, rehearse, rms(work.checkpoint, powers), sampled(work, powers, stack))
         found.draft.publish(target)
         return plan, found.draft.writer
 

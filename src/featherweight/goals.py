@@ -26,6 +26,8 @@ __all__ = ["Goal", "Outcome", "Rehearsal", "reach"]
 
 MOST_TRIALS = 40
 MOST_DECIBELS = 3000  # more than the squares of any two numbers can be apart, nearly
+ROUGHLY = 3  # how many times as far off a sample may be
+LEAST_MOVE = 5e-3  # octaves of a step, between which misses tell a slope
 NEAR = {"size": 2e-3, "error": 1e-2, "score": 0.02}  # how close is close enough, in octaves
 
 
@@ -133,16 +135,16 @@ def reach(
         value = float(f"{2.0**x:.5g}")  # short, since steps stand in messages and recipes
         return plan.tuned(family.text(value), family(value))
 
-    begin = _Begin(guess)
+    begin = _Begin(guess, 0.02)
     if sample is not None and goal.name in ("bits", "size", "nmse", "snr"):
         with contextlib.suppress(ArgumentError):
-            begin = _search(goal, family, plan_at, sample, begin).near
+            begin = _search(goal, family, plan_at, sample, begin, rough=True).near
     found = _search(goal, family, plan_at, rehearse, begin)
     return found.plan, found.outcome
 
 
 class _Begin(NamedTuple):
-    """Where a search begins, by how much it should move at least, and the slope of the misses, if it is known."""
+    """Where a search begins, by how much it should move at first, and the slope of the misses, if it is known."""
 
     place: float
     width: float = 1.0
@@ -156,21 +158,36 @@ class _Found(NamedTuple):
 
 
 def _guess(goal: Goal, scale: float) -> float:
-    """Guess the logarithm of a step: a uniform error of Δ² / 12, an entropy of log2(σ √(2πe) / Δ) of Gaussians."""
+    """Guess the logarithm of a step: a uniform error of Δ² / 12, an entropy of log2(σ √(2πe) / Δ) of Gaussians.
+
+    Steps near the weights' own size do less harm than that: the smallest weights lose themselves and no more.
+    """
     nmse = goal.nmse if goal.snr is None else 10 ** (-goal.snr / 10)
     if nmse is not None:
-        return math.log2(scale * math.sqrt(12 * nmse))
+        return math.log2(scale * math.sqrt(12 * nmse * (1 + math.sqrt(nmse))))
     if goal.max_error is not None:
         return math.log2(2 * goal.max_error)
     bits = goal.bits if goal.bits is not None else 4.0
     return math.log2(scale * 4.13) - min(bits, 20.0)
 
 
-def _search(goal: Goal, family: Family, plan_at: Callable[[float], Plan], rehearse: Rehearsal, begin: _Begin) -> _Found:
-    """Find where the goal is just met, on a line along which sizes fall and errors grow."""
+def _search(
+    goal: Goal,
+    family: Family,
+    plan_at: Callable[[float], Plan],
+    rehearse: Rehearsal,
+    begin: _Begin,
+    *,
+    rough: bool = False,
+) -> _Found:
+    """Find where the goal is just met, on a line along which sizes fall and errors grow.
+
+    `rough` ends the search near the goal, met or not: who goes on from there is told where a straight line meets it.
+    """
     slope = begin.slope or {"size": -0.3, "error": 1.0 if goal.max_error else 2.0}.get(goal.kind, 0.0)
     low, high = begin.place - 40.0, begin.place + 40.0
     inside: dict[str, tuple[float, float]] = {}  # the nearest points on either side: place and miss
+    seen: list[tuple[float, float]] = []
     best: tuple[float, Plan, Outcome] | None = None
     nearest: tuple[float, Outcome] | None = None
     x, width, aim = begin.place, begin.width, -0.4 * NEAR[goal.kind]
@@ -181,6 +198,10 @@ def _search(goal: Goal, family: Family, plan_at: Callable[[float], Plan], rehear
         met = miss <= 0
         finer = met if goal.kind == "size" else not met  # where the border lies
         inside["high" if finer else "low"] = x, miss
+        seen.append((x, miss))
+        if goal.kind == "size" and len(seen) == 1 and begin.slope is None:
+            slope = -min(4.0, max(0.05, outcome.weights / (8 * outcome.size)))  # a bit a weight for an octave of a step
+        slope = _slope(seen, slope)
         if met and (best is None or abs(miss) < abs(best[0])):
             if best is not None:
                 best[2].discard()
@@ -190,6 +211,9 @@ def _search(goal: Goal, family: Family, plan_at: Callable[[float], Plan], rehear
         if nearest is None or miss < nearest[0]:
             nearest = miss, outcome
         if (met and -NEAR[goal.kind] < miss and goal.kind != "score") or _closed(inside, goal):
+            break
+        if rough and abs(miss) < ROUGHLY * NEAR[goal.kind]:
+            best = best or (miss, plan, outcome)
             break
         if "low" in inside and "high" in inside:
             x = _between(inside, aim, halve=goal.kind == "score")
@@ -203,17 +227,19 @@ def _search(goal: Goal, family: Family, plan_at: Callable[[float], Plan], rehear
     if best is None:
         assert nearest is not None
         raise ArgumentError(_out_of_reach(goal, family, nearest[1]))
-    return _Found(best[1], best[2], _near(inside, goal, slope))
+    place, miss = min(seen, key=lambda each: abs(each[1]))
+    return _Found(best[1], best[2], _Begin(place + (aim - miss) / (slope or 1.0), 0.02, slope))
 
 
-def _near(inside: Mapping[str, tuple[float, float]], goal: Goal, slope: float) -> _Begin:
-    """Return where another search for the same goal may begin: where it is just met by a straight line."""
-    if len(inside) == 2:
-        (low, below), (high, above) = inside["low"], inside["high"]
-        if math.isfinite(below) and math.isfinite(above) and high - low < 1:
-            slope = (above - below) / (high - low)
-    place, miss = min(inside.values(), key=lambda each: abs(each[1]))
-    return _Begin(place - (miss + 0.4 * NEAR[goal.kind]) / slope, 0.02, slope)
+def _slope(seen: list[tuple[float, float]], slope: float) -> float:
+    """Return the slope between the two of the points that are nearest to the border, if it is a likely one."""
+    if not slope or len(seen) < 2:
+        return slope
+    (here, miss), (there, other) = sorted(seen, key=lambda each: abs(each[1]))[:2]
+    if not math.isfinite(other) or not LEAST_MOVE < abs(here - there) < 2:
+        return slope
+    found = (other - miss) / (there - here)
+    return found if 0.25 < found / slope < 4 else slope
 
 
 def _closed(inside: Mapping[str, tuple[float, float]], goal: Goal) -> bool:

@@ -36,6 +36,7 @@ __all__ = [
     "Drafts",
     "Progress",
     "Work",
+    "energies",
     "kept",
     "local",
     "no_base",
@@ -48,6 +49,7 @@ __all__ = [
 LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
 _WINDOW = 1 << 24  # elements that are measured at a time
 _SAMPLE = 1 << 21  # elements, about, that a search starts with
+_RUN = 16  # rows, at most, that it takes together
 _HELD = 1 << 26  # bytes of a draft that memory holds
 
 Progress = Callable[[str, int], object]
@@ -101,17 +103,25 @@ def kept(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"metadata": checkpoint.metadata, "layout": checkpoint.layout, "origin": origin}
 
 
-def rms(checkpoint: Checkpoint) -> float:
-    """Return the root mean square of the floats of two dimensions or more, a starting point for steps."""
-    total, number = 0.0, 0
+def energies(checkpoint: Checkpoint) -> dict[str, float]:
+    """Return the sum of the squares of all floats of two dimensions or more, where that is a number."""
+    found = {}
     for info in checkpoint.tensors.values():
         if info.kind.kind == "f" and len(info.shape) >= 2:
+            total = 0.0
             for start in range(0, info.count, _WINDOW):
-                part = checkpoint.read(info.name, start, min(start + _WINDOW, info.count)).astype(np.float32)
+                part = checkpoint.read(info.name, start, min(start + _WINDOW, info.count))
+                part = part.astype(np.float32, copy=False)
                 with np.errstate(all="ignore"):
-                    energy = float(np.dot(part, part))
-                if math.isfinite(energy):
-                    total, number = total + energy, number + part.size
+                    total += float(np.dot(part, part))
+            if math.isfinite(total):
+                found[info.name] = total
+    return found
+
+
+def rms(checkpoint: Checkpoint, energies: Mapping[str, float]) -> float:
+    """Return the root mean square of what there are energies of, a starting point for steps."""
+    total, number = sum(energies.values()), sum(checkpoint.tensors[name].count for name in energies)
     return math.sqrt(total / number) if total > 0 else 1.0
 
 
@@ -263,10 +273,11 @@ def outcome(work: Work, draft: Draft, score: float | None = None) -> Outcome:
     return Outcome(draft.writer.size, work.weights, draft.writer.error, draft.writer.tensors, score, draft)
 
 
-def sampled(work: Work, stack: contextlib.ExitStack) -> Callable[[Plan], Outcome] | None:
-    """Return what tells about how a plan would do, from every k-th row of large tensors; None of a small checkpoint.
+def sampled(work: Work, energies: Mapping[str, float], stack: contextlib.ExitStack) -> Callable[[Plan], Outcome] | None:
+    """Return what tells about how a plan would do, from some rows of large tensors; None of a small checkpoint.
 
-    What it holds meanwhile goes with the stack.
+    Rows come in runs, since neighbours are often alike, and coded with less error for it. Energies need no estimate.
+    What is held meanwhile goes with the stack.
     """
     infos, weights = work.checkpoint.tensors, work.weights
     every = min(weights // _SAMPLE, 64)
@@ -276,7 +287,8 @@ def sampled(work: Work, stack: contextlib.ExitStack) -> Callable[[Plan], Outcome
     for name, info in infos.items():
         x = work.checkpoint.read(name).reshape(info.shape)
         if len(info.shape) > 1 and info.shape[0] >= 4 * every and info.count >= 1 << 16:
-            x = x[::every]
+            run = min(_RUN, info.shape[0] // (4 * every))
+            x = x[np.arange(info.shape[0]) // run % every == every // 2]
             factors[name] = info.count / x.size
         arrays[name] = x
     drafts = Drafts(work._replace(checkpoint=from_arrays(arrays), apart=False), None)
@@ -289,7 +301,7 @@ def sampled(work: Work, stack: contextlib.ExitStack) -> Callable[[Plan], Outcome
         for name, (coded, lost) in writer.tensors.items():
             times = factors[name]
             size += round((times - 1) * coded)
-            scaled = None if lost is None else Error(lost.noise * times, lost.signal * times, lost.largest)
+            scaled = lost and Error(lost.noise * times, energies.get(name, lost.signal * times), lost.largest)
             tensors[name] = round(times * coded), scaled
         error = joined((len(infos[name].shape), scaled) for name, (_, scaled) in tensors.items())
         return Outcome(size, weights, error, tensors)
