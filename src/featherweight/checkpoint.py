@@ -416,7 +416,7 @@ def _reach(work: Work, goal: Goal, plan: Plan, target: Where) -> tuple[Plan, FwW
             return outcome(work, draft, score)
 
         powers = energies(work.checkpoint)
-        plan, found = reach(goal, plan, rehearse, rms(work.checkpoint, powers), sampled(work, powers, stack))
+        plan, found = reach(goal, plan, rehearse, rms(work.checkpoint, powers), sampled(work, powers, stack, drafts))
         found.draft.publish(target)
         return plan, found.draft.writer
 

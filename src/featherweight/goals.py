@@ -1,7 +1,8 @@
 """Goals: how fine a lossy recipe must be for a checkpoint to come to a size, an error or a score.
 
 A recipe that goals can steer has a knob. If it is a step, all tensors share it: with entropy coding, that spends bytes
-where they take most squared error away (equal slope), at high rates exactly and at low rates nearly. If it is one of a
+where they take most squared error away (equal slope), at high rates exactly and at low rates nearly; in the end a few
+tensors take one that is a little off, which meets the goal without coding all of them once more. If it is one of a
 few choices, every tensor gets its own, chosen by what they measured to least squared error plus λ times bytes, and it
 is λ that all tensors share (Shoham and Gersho, "Efficient bit allocation for an arbitrary set of quantizers", 1988).
 
@@ -26,9 +27,12 @@ __all__ = ["Goal", "Outcome", "Rehearsal", "reach"]
 
 MOST_TRIALS = 40
 MOST_DECIBELS = 3000  # more than the squares of any two numbers can be apart, nearly
-ROUGHLY = 3  # how many times as far off a sample may be
+STEADY = ("bits", "size", "nmse", "snr")  # goals that samples tell of, and that a few tensors can meet
+ROUGHLY, MENDABLY = 20, 12  # how many times as far off samples may end, and what a few tensors then mend
+MENDINGS = 3
+MOST_APART = 0.08  # octaves, about, between steps of one file
 LEAST_MOVE = 5e-3  # octaves of a step, between which misses tell a slope
-NEAR = {"size": 2e-3, "error": 1e-2, "score": 0.02}  # how close is close enough, in octaves
+NEAR = {"size": 2e-3, "error": 5e-3, "score": 0.02}  # how close is close enough, in octaves
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,10 @@ class Goal:
         }[self.name]
         return math.nan if found is None else float(found)
 
+    def just(self, outcome: Outcome) -> bool:
+        """Return whether the goal is met, and no more than that; of scores that cannot be said."""
+        return self.kind != "score" and -NEAR[self.kind] < self.miss(outcome) <= 0
+
     def miss(self, outcome: Outcome) -> float:
         """Return by how much an outcome misses the goal, in octaves where it can be: 0 or less if it is met."""
         found = self.measured(outcome)
@@ -135,11 +143,22 @@ def reach(
         value = float(f"{2.0**x:.5g}")  # short, since steps stand in messages and recipes
         return plan.tuned(family.text(value), family(value))
 
+    if goal.name not in STEADY:
+        found = _search(goal, family, plan_at, rehearse, _Begin(guess))
+        return found.plan, found.outcome
     begin = _Begin(guess, 0.02)
-    if sample is not None and goal.name in ("bits", "size", "nmse", "snr"):
+    if sample is not None:
         with contextlib.suppress(ArgumentError):
-            begin = _search(goal, family, plan_at, sample, begin, rough=True).near
-    found = _search(goal, family, plan_at, rehearse, begin)
+            begin = _search(goal, family, plan_at, sample, begin, near=ROUGHLY).near
+    found = _search(goal, family, plan_at, rehearse, begin, near=MENDABLY)
+    mended = found
+    for _ in range(MENDINGS):
+        if not goal.just(mended.outcome):
+            mended = _mended(goal, family, rehearse, mended, found.place, found.near.slope or 1.0)
+    if goal.just(mended.outcome):
+        return mended.plan, mended.outcome
+    mended.outcome.discard()
+    found = _search(goal, family, plan_at, rehearse, found.near)
     return found.plan, found.outcome
 
 
@@ -152,8 +171,11 @@ class _Begin(NamedTuple):
 
 
 class _Found(NamedTuple):
+    """A plan, what it comes to, where it lies, and where a straight line puts the border from there."""
+
     plan: Plan
     outcome: Outcome
+    place: float
     near: _Begin
 
 
@@ -178,43 +200,47 @@ def _search(
     rehearse: Rehearsal,
     begin: _Begin,
     *,
-    rough: bool = False,
+    near: float | None = None,
+    known: _Found | None = None,
+    most: int = MOST_TRIALS,
 ) -> _Found:
     """Find where the goal is just met, on a line along which sizes fall and errors grow.
 
-    `rough` ends the search near the goal, met or not: who goes on from there is told where a straight line meets it.
+    With `near` it is enough to be so many times as far off as is near enough, met or not, and after the `most` trials
+    to have come as near as that. `known` is a point of the line.
     """
     slope = begin.slope or {"size": -0.3, "error": 1.0 if goal.max_error else 2.0}.get(goal.kind, 0.0)
     low, high = begin.place - 40.0, begin.place + 40.0
     inside: dict[str, tuple[float, float]] = {}  # the nearest points on either side: place and miss
     seen: list[tuple[float, float]] = []
-    best: tuple[float, Plan, Outcome] | None = None
+    best: tuple[float, float, Plan, Outcome] | None = None
     nearest: tuple[float, Outcome] | None = None
     x, width, aim = begin.place, begin.width, -0.4 * NEAR[goal.kind]
-    for _ in range(MOST_TRIALS):
-        plan = plan_at(x)
-        outcome = rehearse(plan)
+    for trial in range(most + (known is not None)):
+        first = trial == 0 and known is not None
+        here = known.place if first and known else x
+        plan, outcome = (known.plan, known.outcome) if first and known else (plan := plan_at(x), rehearse(plan))
         miss = goal.miss(outcome)
         met = miss <= 0
         finer = met if goal.kind == "size" else not met  # where the border lies
-        inside["high" if finer else "low"] = x, miss
-        seen.append((x, miss))
+        inside["high" if finer else "low"] = here, miss
+        seen.append((here, miss))
         if goal.kind == "size" and len(seen) == 1 and begin.slope is None:
             slope = -min(4.0, max(0.05, outcome.weights / (8 * outcome.size)))  # a bit a weight for an octave of a step
         slope = _slope(seen, slope)
-        if met and (best is None or abs(miss) < abs(best[0])):
+        done = goal.just(outcome) or (near is not None and abs(miss) < near * NEAR[goal.kind])
+        if done or ((met or near is not None) and (best is None or abs(miss) < abs(best[1]))):
             if best is not None:
-                best[2].discard()
-            best = miss, plan, outcome
+                best[3].discard()
+            best = here, miss, plan, outcome
         else:
             outcome.discard()
         if nearest is None or miss < nearest[0]:
             nearest = miss, outcome
-        if (met and -NEAR[goal.kind] < miss and goal.kind != "score") or _closed(inside, goal):
+        if done or _closed(inside, goal):
             break
-        if rough and abs(miss) < ROUGHLY * NEAR[goal.kind]:
-            best = best or (miss, plan, outcome)
-            break
+        if first:
+            continue
         if "low" in inside and "high" in inside:
             x = _between(inside, aim, halve=goal.kind == "score")
         else:
@@ -227,8 +253,42 @@ def _search(
     if best is None:
         assert nearest is not None
         raise ArgumentError(_out_of_reach(goal, family, nearest[1]))
-    place, miss = min(seen, key=lambda each: abs(each[1]))
-    return _Found(best[1], best[2], _Begin(place + (aim - miss) / (slope or 1.0), 0.02, slope))
+    place, miss, plan, outcome = best
+    return _Found(plan, outcome, place, _Begin(place + (aim - miss) / (slope or 1.0), 0.02, slope))
+
+
+def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, place: float, slope: float) -> _Found:
+    """Let a few tensors take another step until a goal that is nearly met is just met: all others stay as they are.
+
+    They are so many that their steps need not be far from the one at `place`, which would cost more than it spares:
+    bytes spent anywhere at nearly the same slope are spent nearly as well.
+    """
+    plan, outcome = found.plan, found.outcome
+    change = 2.0 ** (-0.4 * NEAR[goal.kind] - goal.miss(outcome)) - 1
+    own = {
+        name: (size, error.noise)
+        for name, (size, error) in outcome.tensors.items()
+        if error and error.noise and plan.recipe_for(name) is plan.recipe
+    }
+    wanted = abs(change / slope) * math.log2(math.e) / MOST_APART * sum(size for size, _ in own.values())
+    total, chosen = 0, []
+    for name in sorted(own, key=lambda name: -own[name][0]):
+        if total + own[name][0] < 1.2 * wanted:
+            chosen.append(name)
+            total += own[name][0]
+    if total < 0.6 * wanted:
+        return found
+    noise = sum(own[name][1] for name in chosen)
+    share = min(1.0, total / outcome.size if goal.kind == "size" else noise / outcome.error.noise)
+    if not 0.5 < 1 + change / share < 2:
+        return found
+
+    def plan_at(x: float) -> Plan:
+        recipe = family(float(f"{2.0**x:.5g}"))
+        return plan.each({**plan.chosen, **dict.fromkeys(chosen, recipe)})
+
+    begin = _Begin(place + math.log2(1 + change / share) / slope, 0.02, slope * share)
+    return _search(goal, family, plan_at, rehearse, begin, near=0, known=found._replace(place=place), most=3)
 
 
 def _slope(seen: list[tuple[float, float]], slope: float) -> float:

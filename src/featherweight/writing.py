@@ -241,12 +241,13 @@ class Drafts:
 
     def __init__(self, work: Work, target: Where | None) -> None:
         self._work, self._open = work, list[Draft]()
+        self.first: Draft | None = None  # what the first one takes from
         streaming = target is None or is_stream(target) or "://" in str(target)
         self._beside = None if streaming else str(Path(str(target)).parent)
 
     def make(self, plan: Plan) -> Draft:
         """Write a draft."""
-        before = self._open[-1] if self._open else None
+        before = self._open[-1] if self._open else self.first
         file = tempfile.SpooledTemporaryFile(_HELD, dir=self._beside)  # noqa: SIM115  (closed when it is not wanted)
         try:
             writer = FwWriter(file, **kept(self._work.checkpoint))
@@ -273,11 +274,13 @@ def outcome(work: Work, draft: Draft, score: float | None = None) -> Outcome:
     return Outcome(draft.writer.size, work.weights, draft.writer.error, draft.writer.tensors, score, draft)
 
 
-def sampled(work: Work, energies: Mapping[str, float], stack: contextlib.ExitStack) -> Callable[[Plan], Outcome] | None:
+def sampled(
+    work: Work, energies: Mapping[str, float], stack: contextlib.ExitStack, whole: Drafts
+) -> Callable[[Plan], Outcome] | None:
     """Return what tells about how a plan would do, from some rows of large tensors; None of a small checkpoint.
 
     Rows come in runs, since neighbours are often alike, and coded with less error for it. Energies need no estimate.
-    What is held meanwhile goes with the stack.
+    What is held meanwhile goes with the stack; drafts of the `whole` take from it what the sample has wholly.
     """
     infos, weights = work.checkpoint.tensors, work.weights
     every = min(weights // _SAMPLE, 64)
@@ -297,6 +300,8 @@ def sampled(work: Work, energies: Mapping[str, float], stack: contextlib.ExitSta
     def tell(plan: Plan) -> Outcome:
         draft = drafts.make(plan)
         draft.wanted, writer = False, draft.writer
+        recipes = {name: recipe for name, recipe in draft.recipes.items() if factors[name] == 1.0}
+        whole.first = Draft(draft.file, writer, recipes)
         size, tensors = writer.size, dict[str, tuple[int, Error | None]]()
         for name, (coded, lost) in writer.tensors.items():
             times = factors[name]

@@ -13,7 +13,7 @@ import typer
 from featherweight.cli.errors import command, naming
 from featherweight.cli.options import GOAL, MAX_BYTES, RUN, Base, Force, MaxBytes, Quiet, Threads, bytes_of, examples
 from featherweight.cli.screen import complain, progress, say
-from featherweight.cli.text import clean, exponent, ratio, seconds, significant, size
+from featherweight.cli.text import clean, count, exponent, ratio, seconds, significant, size
 from featherweight.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -119,8 +119,9 @@ def _goal(
 
 def _tell_lossy(found: Encoded, *, told: bool) -> None:
     """Say what was lost, and what a goal came to."""
-    if told and not found.plan.chosen:
-        say(f"The recipe is {clean(found.plan.named or '')}.")
+    if told:
+        some = f", with knobs of their own for {count(len(found.plan.chosen), 'tensor')}" if found.plan.chosen else ""
+        say(f"The recipe is {clean(found.plan.named or '')}{some}.")
     if found.error is not None:
         from featherweight.encoder import decibels
 
