@@ -151,6 +151,8 @@ def reach(
         with contextlib.suppress(ArgumentError):
             begin = _search(goal, family, plan_at, sample, begin, near=ROUGHLY).near
     found = _search(goal, family, plan_at, rehearse, begin, near=MENDABLY)
+    if not abs(goal.miss(found.outcome)) < MENDABLY * NEAR[goal.kind]:
+        return found.plan, found.outcome  # whatever the step, it comes no nearer
     mended = found
     for _ in range(MENDINGS):
         if not goal.just(mended.outcome):
@@ -206,8 +208,8 @@ def _search(
 ) -> _Found:
     """Find where the goal is just met, on a line along which sizes fall and errors grow.
 
-    With `near` it is enough to be so many times as far off as is near enough, met or not, and after the `most` trials
-    to have come as near as that. `known` is a point of the line.
+    With `near` it is enough to be so many times as far off as is near enough, met or not. Of a line of which a point is
+    `known` already the nearest is returned that `most` trials have found, met or not.
     """
     slope = begin.slope or {"size": -0.3, "error": 1.0 if goal.max_error else 2.0}.get(goal.kind, 0.0)
     low, high = begin.place - 40.0, begin.place + 40.0
@@ -229,7 +231,7 @@ def _search(
             slope = -min(4.0, max(0.05, outcome.weights / (8 * outcome.size)))  # a bit a weight for an octave of a step
         slope = _slope(seen, slope)
         done = goal.just(outcome) or (near is not None and abs(miss) < near * NEAR[goal.kind])
-        if done or ((met or near is not None) and (best is None or abs(miss) < abs(best[1]))):
+        if done or ((met or known is not None) and (best is None or abs(miss) < abs(best[1]))):
             if best is not None:
                 best[3].discard()
             best = here, miss, plan, outcome
@@ -270,13 +272,15 @@ def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, plac
         for name, (size, error) in outcome.tensors.items()
         if error and error.noise and plan.recipe_for(name) is plan.recipe
     }
-    wanted = abs(change / slope) * math.log2(math.e) / MOST_APART * sum(size for size, _ in own.values())
-    total, chosen = 0, []
-    for name in sorted(own, key=lambda name: -own[name][0]):
-        if total + own[name][0] < 1.2 * wanted:
-            chosen.append(name)
-            total += own[name][0]
-    if total < 0.6 * wanted:
+    every = sum(size for size, _ in own.values())
+    wanted = abs(change / slope) * math.log2(math.e) / MOST_APART * every
+    ordered, total, chosen = sorted(own, key=lambda name: own[name][0]), 0, []
+    for most, names in ((1.2 * wanted, reversed(ordered)), (math.inf, ordered)):  # large ones are soon coded
+        for name in names:
+            if name not in chosen and total < 0.8 * wanted and total + own[name][0] < most:
+                chosen.append(name)
+                total += own[name][0]
+    if not chosen or total > every / 2:
         return found
     noise = sum(own[name][1] for name in chosen)
     share = min(1.0, total / outcome.size if goal.kind == "size" else noise / outcome.error.noise)
@@ -288,7 +292,7 @@ def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, plac
         return plan.each({**plan.chosen, **dict.fromkeys(chosen, recipe)})
 
     begin = _Begin(place + math.log2(1 + change / share) / slope, 0.02, slope * share)
-    return _search(goal, family, plan_at, rehearse, begin, near=0, known=found._replace(place=place), most=3)
+    return _search(goal, family, plan_at, rehearse, begin, known=found._replace(place=place), most=3)
 
 
 def _slope(seen: list[tuple[float, float]], slope: float) -> float:
