@@ -227,7 +227,7 @@ def _search(
         finer = met if goal.kind == "size" else not met  # where the border lies
         inside["high" if finer else "low"] = here, miss
         seen.append((here, miss))
-        if goal.kind == "size" and len(seen) == 1 and begin.slope is None:
+        if goal.kind == "size" and len(seen) == 1 and begin.slope is None and not family.choices:
             slope = -min(4.0, max(0.05, outcome.weights / (8 * outcome.size)))  # a bit a weight for an octave of a step
         slope = _slope(seen, slope)
         done = goal.just(outcome) or (near is not None and abs(miss) < near * NEAR[goal.kind])
@@ -292,7 +292,9 @@ def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, plac
         return plan.each({**plan.chosen, **dict.fromkeys(chosen, recipe)})
 
     begin = _Begin(place + math.log2(1 + change / share) / slope, 0.02, slope * share)
-    return _search(goal, family, plan_at, rehearse, begin, known=found._replace(place=place), most=3)
+    with contextlib.suppress(ArgumentError):  # at the end of what a step can be
+        return _search(goal, family, plan_at, rehearse, begin, known=found._replace(place=place), most=3)
+    return found
 
 
 def _slope(seen: list[tuple[float, float]], slope: float) -> float:
