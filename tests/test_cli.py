@@ -183,6 +183,35 @@ def test_bad_recipes_and_options(source, arguments, message):
     assert not source.with_name("model.fw").exists()
 
 
+@pytest.mark.parametrize(
+    ("goal", "met"),
+    [
+        (("--snr", "20"), r"SNR 20\.0 dB"),
+        (("--nmse", "0.01"), r"NMSE 0\.00?99\d*, SNR 20\.\d dB"),
+        (("--max-error", "0.1"), r"largest error 0\.(100|09\d+)"),
+        (("--bits", "8", "-r", "deep-compression(sparsity=0.5)"), r"with knobs of their own for 2 tensors\."),
+    ],
+)
+def test_a_goal(source, goal, met):
+    said = run("encode", source, "-r", "ecsq", *goal).stdout
+    assert re.search(met, " ".join(said.split())), said
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        (("--snr", "nan"), "snr=nan: expected a number"),
+        (("--snr", "inf"), "snr=inf: expected a number"),
+        (("--snr", "-10"), r"snr=-10\.0: expected a number above 0"),
+        (("--snr", "1e9"), r"snr=1000000000\.0: expected decibels, 3,000 at most"),
+        (("--snr", "20", "--nmse", "0.01"), "--nmse and --snr: a file is encoded for one goal"),
+    ],
+)
+def test_a_goal_that_is_none(source, goal, message):
+    assert re.match(f"featherweight: {message}", run("encode", source, *goal, code=2).stderr)
+    assert not source.with_name("model.fw").exists()
+
+
 def test_a_base(tmp_path, source):
     other = make_tensors()
     other["bias"] = other["bias"].copy()

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import featherweight
 from featherweight import Goal
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
+from featherweight.recipes import text
 
 
 @pytest.fixture
@@ -47,6 +49,51 @@ def test_sizes_and_errors_are_met_and_just_met(tensors: dict[str, Array], recipe
     assert 0.97 * 12_000 < size <= 12_000
     _, nmse, _, _ = saved(tensors, recipe, Goal(nmse=1e-3))
     assert 0.95e-3 < nmse <= 1e-3
+    _, nmse, _, _ = saved(tensors, recipe, Goal(snr=25))
+    assert 25 <= -10 * math.log10(nmse) < 25.2
+
+
+def test_a_few_tensors_mend_what_is_missed_and_the_plan_says_so() -> None:
+    rng = np.random.Generator(np.random.Philox(4))
+    tensors: dict[str, Array] = {
+        f"{i}": (rng.laplace(size=(40, 60 + i)) * 2 ** (i / 8)).astype("f4") for i in range(24)
+    }
+    plans = []
+    for goal in (Goal(nmse=0.3), Goal(snr=15), Goal(bits=1.5), Goal(nmse=1e-3), Goal(bits=5)):
+        file, again = io.BytesIO(), io.BytesIO()
+        told = featherweight.save_file(tensors, file, "ecsq", goal=goal)
+        assert featherweight.save_file(tensors, again, told.plan).error == told.error
+        assert file.getvalue() == again.getvalue()
+        wanted = {"nmse": goal.nmse or 10 ** -((goal.snr or 0) / 10), "bits": goal.bits}
+        found = {
+            "nmse": told.error.nmse if told.error else 0.0,
+            "bits": told.size * 8 / sum(map(np.size, tensors.values())),
+        }
+        name = "nmse" if goal.snr else goal.name
+        assert 0.995 < found[name] / wanted[name] <= 1
+        plans.append(told.plan)
+    mended = [plan for plan in plans if plan.chosen]
+    assert mended
+    for plan in mended:
+        assert len(plan.chosen) < len(tensors)
+        steps = [float(re.search(r"uniform\((?:step=)?([\d.e-]+)", text(recipe))[1]) for recipe in plan.chosen.values()]
+        step = float(re.search(r"step=([\d.e-]+)", plan.named)[1])
+        assert all(0.8 < found / step < 1.25 for found in steps)
+
+
+@pytest.mark.parametrize("goal", [Goal(nmse=0.1), Goal(bits=2)])
+def test_a_sample_leads_to_what_all_of_it_meets(goal: Goal) -> None:
+    rng = np.random.Generator(np.random.Philox(5))
+    rows = np.exp2(rng.standard_normal((1200, 1)))
+    tensors: dict[str, Array] = {
+        "large": (rng.standard_normal((1200, 3000)) * rows).astype("f4"),
+        "small": rng.standard_normal((600, 1200)).astype("f4"),
+        "vector": rng.standard_normal(5000).astype("f4"),
+    }
+    size, nmse, _, _ = saved(tensors, "ecsq", goal)
+    found, wanted = (nmse, goal.nmse) if goal.nmse else (size * 8 / sum(map(np.size, tensors.values())), goal.bits)
+    assert wanted is not None
+    assert 0.99 < found / wanted <= 1
 
 
 @pytest.mark.parametrize("recipe", ["near-lossless", "ecsq"])
@@ -77,6 +124,7 @@ def test_a_score_is_met_by_decoded_tensors(tensors: dict[str, Array]) -> None:
     [
         ("tcq", Goal(size=300), r"size 300 is out of reach of tcq: the nearest is [\d,]+ bytes"),
         ("tcq", Goal(nmse=1e-18), "nmse 1e-18 is out of reach|too small"),
+        ("tcq", Goal(snr=180), "snr 180 is out of reach|too small"),
         ("lossless", Goal(bits=3), "nothing that a goal could steer: take one of .*tcq"),
         ("int8", Goal(bits=3), "nothing that a goal could steer"),
         ("tcq(step=0.1)", Goal(bits=3), "says step itself"),
@@ -89,7 +137,22 @@ def test_what_cannot_be_reached_is_said(tensors: dict[str, Array], recipe: str, 
 
 @pytest.mark.parametrize(
     "values",
-    [{}, {"bits": 3, "nmse": 1e-3}, {"bits": 0}, {"nmse": math.nan}, {"size": -1}, {"score": len}, {"least": 1}],
+    [
+        {},
+        {"bits": 3, "nmse": 1e-3},
+        {"nmse": 1e-3, "snr": 30},
+        {"bits": 0},
+        {"nmse": math.nan},
+        {"size": -1},
+        {"snr": 0},
+        {"snr": -3},
+        {"snr": math.nan},
+        {"snr": math.inf},
+        {"snr": 1e5},
+        {"snr": True},
+        {"score": len},
+        {"least": 1},
+    ],
 )
 def test_a_goal_is_one_number_above_zero(values: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):

@@ -36,9 +36,10 @@ from featherweight.stage import AnyRecipe, Codec
 from featherweight.writing import (
     LARGE,
     Draft,
+    Drafts,
     Progress,
     Work,
-    drafted,
+    energies,
     kept,
     local,
     no_base,
@@ -407,14 +408,15 @@ def _encode(
 def _reach(work: Work, goal: Goal, plan: Plan, target: Where) -> tuple[Plan, FwWriter]:
     """Search for the goal, and make the draft that meets it the target."""
     with contextlib.ExitStack() as stack:
+        drafts = stack.enter_context(contextlib.closing(Drafts(work, target)))
 
         def rehearse(plan: Plan) -> Outcome:
-            draft = drafted(work, plan, target)
-            stack.callback(draft.close)
+            draft = drafts.make(plan)
             score = None if goal.score is None else _score(work, goal.score, draft)
             return outcome(work, draft, score)
 
-        plan, found = reach(goal, plan, rehearse, rms(work.checkpoint), sampled(work))
+        powers = energies(work.checkpoint)
+        plan, found = reach(goal, plan, rehearse, rms(work.checkpoint, powers), sampled(work, powers, stack, drafts))
         found.draft.publish(target)
         return plan, found.draft.writer
 

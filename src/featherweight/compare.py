@@ -18,12 +18,13 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.checkpoint import TensorFile
 from featherweight.dtypes import Array
+from featherweight.encoder import decibels, over
 from featherweight.engine import ordered_map, thread_pool
 from featherweight.errors import FeatherweightError, FrameError, LimitError
 from featherweight.formats import TensorInfo
 from featherweight.writing import LARGE, Progress
 
-__all__ = ["Damage", "Difference", "compare", "damages", "decibels", "over"]
+__all__ = ["Damage", "Difference", "compare", "damages"]
 
 BLOCK = 1 << 22  # elements of each file that are looked at together: there are a few float64 of each
 Status = Literal["equal", "changed", "dtype", "shape", "first only", "second only"]
@@ -56,18 +57,6 @@ class Difference:
     def snr(self) -> float | None:
         """Signal over noise in decibels: infinite where nothing differs."""
         return None if self.nmse is None else decibels(self.nmse)
-
-
-def over(noise: float, signal: float) -> float:
-    """Return the normalised error: no noise is none of any signal."""
-    return noise / signal if signal else math.inf if noise else 0.0
-
-
-def decibels(nmse: float) -> float:
-    """Return the ratio of signal to noise."""
-    if math.isnan(nmse):
-        return nmse
-    return math.inf if nmse == 0 else -math.inf if nmse == math.inf else -10 * math.log10(nmse)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from featherweight.frame import (
 )
 from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage, hints_of, is_bare
 
-__all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "encode_into", "step_of"]
+__all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "decibels", "encode_into", "joined", "over", "step_of"]
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Like `map`, in order, perhaps with some of it under way at once."""
@@ -53,6 +53,37 @@ class Error(NamedTuple):
     def __add__(self, other: Error) -> Error:  # type: ignore[override]
         """Join the errors of two parts."""
         return Error(self.noise + other.noise, self.signal + other.signal, max(self.largest, other.largest))
+
+    @property
+    def nmse(self) -> float:
+        """Noise over signal."""
+        return over(self.noise, self.signal)
+
+
+def joined(errors: Iterable[tuple[int, Error | None]]) -> Error:
+    """Join the errors of tensors, each with its dimensions, as goals count them.
+
+    Those of two dimensions or more make it up, if there are any, but for the largest, which is that of all.
+    """
+    vectors, matrices = Error(), Error()
+    for dimensions, error in errors:
+        if error is not None and dimensions > 1:
+            matrices += error
+        elif error is not None:
+            vectors += error
+    return (matrices if matrices.signal else vectors)._replace(largest=max(vectors.largest, matrices.largest))
+
+
+def over(noise: float, signal: float) -> float:
+    """Return the normalised error: no noise is none of any signal."""
+    return noise / signal if signal else math.inf if noise else 0.0
+
+
+def decibels(nmse: float) -> float:
+    """Return the ratio of signal to noise."""
+    if math.isnan(nmse):
+        return nmse
+    return math.inf if nmse == 0 else -math.inf if nmse == math.inf else -10 * math.log10(nmse)
 
 
 class Coded(NamedTuple):
@@ -350,10 +381,11 @@ class _Builder:
 
         exact = all(edge.exact for edge in streams) and stage.error_bound(x) == 0
 
-        @functools.cache
+        decoded: list[Array] = []
+
         def value() -> Array:
-            if exact:
-                return x
+            if exact or decoded:
+                return decoded[0] if decoded else x
             inputs = tuple(edge.value() for edge in streams)
             out = np.empty(x.shape, x.dtype)
             try:
@@ -361,6 +393,7 @@ class _Builder:
             except FrameError as error:
                 why = "what its streams go into is lossy, and what it loses is needed"
                 raise ArgumentError(f"{stage.codec.name}: {why}: {error}") from error
+            decoded.append(out)
             return out
 
         if any(not edge.exact and dtypes.of(edge.spec.dtype).kind in "bui" for edge in streams):

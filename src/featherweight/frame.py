@@ -74,9 +74,8 @@ class _Positional(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     def trimmed(self) -> list[Any]:
         values = [getattr(self, name) for name in self.__struct_fields__]
         defaults = self.__struct_defaults__
-        while values and len(values) > len(self.__struct_fields__) - len(defaults):
-            if values[-1] != defaults[len(values) - len(self.__struct_fields__) - 1 + len(defaults)]:
-                break
+        least = len(values) - len(defaults)
+        while len(values) > least and values[-1] == defaults[len(values) - 1 - least]:
             values.pop()
         return [_plain(value) for value in values]
 
@@ -84,7 +83,9 @@ class _Positional(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 def _plain(value: Any) -> Any:
     if isinstance(value, _Positional):
         return value.trimmed()
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+    if not isinstance(value, (tuple, list)):
+        return value
+    return [item if type(item) is int else _plain(item) for item in value]  # nearly all are
 
 
 class Node(_Positional, frozen=True):

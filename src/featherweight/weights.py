@@ -24,9 +24,6 @@ class Weights:
     """
 
     recipe: AnyRecipe = param(None, doc="for floats of two dimensions or more, all finite", recipe=True)  # noqa: RUF009
-    filters: AnyRecipe | None = param(  # noqa: RUF009
-        None, doc="for those of three dimensions or more; by default the same", recipe=True
-    )
     other: AnyRecipe = param(Split(Auto("small")), doc="for all else", recipe=True)  # noqa: RUF009
     vectors: AnyRecipe = param(  # noqa: RUF009
         Split(Auto("small")), doc="for floats of one dimension, all finite", recipe=True
@@ -40,7 +37,7 @@ class Weights:
     def choose(self, x: Array, /) -> AnyRecipe:
         """Return the recipe for this array."""
         if weight(x):
-            return self.filters if self.filters is not None and x.ndim > 2 else self.recipe
+            return self.recipe
         return self.vectors if x.ndim == 1 and weight(x[None]) else self.other
 
 

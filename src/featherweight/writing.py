@@ -7,6 +7,7 @@ the bytes are the same for any pool.
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import itertools
 import math
@@ -19,7 +20,7 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Error, Mapper, encode_into
+from featherweight.encoder import Coded, Error, Mapper, encode_into, joined
 from featherweight.errors import within
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint
 from featherweight.formats._io import Where, create_target, is_stream
@@ -27,13 +28,15 @@ from featherweight.formats.fw import FwFile, FwWriter
 from featherweight.formats.memory import from_arrays
 from featherweight.goals import Outcome
 from featherweight.plan import Plan
+from featherweight.stage import AnyRecipe
 
 __all__ = [
     "LARGE",
     "Draft",
+    "Drafts",
     "Progress",
     "Work",
-    "drafted",
+    "energies",
     "kept",
     "local",
     "no_base",
@@ -46,6 +49,7 @@ __all__ = [
 LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
 _WINDOW = 1 << 24  # elements that are measured at a time
 _SAMPLE = 1 << 21  # elements, about, that a search starts with
+_RUN = 16  # rows, at most, that it takes together
 _HELD = 1 << 26  # bytes of a draft that memory holds
 
 Progress = Callable[[str, int], object]
@@ -70,6 +74,7 @@ class _Unit(NamedTuple):
     info: TensorInfo
     elements: Array | _Slice
     base: Array | None
+    before: AnyRecipe | None  # what it was coded with in a draft that is there
 
 
 @functools.lru_cache(4)
@@ -86,6 +91,11 @@ class Work(NamedTuple):
     codecs: Mapping[str, Any]
     apart: bool
 
+    @property
+    def weights(self) -> int:
+        """The elements of all tensors."""
+        return sum(info.count for info in self.checkpoint.tensors.values())
+
 
 def kept(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a `.fw` file keeps of its source besides the tensors."""
@@ -93,44 +103,81 @@ def kept(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"metadata": checkpoint.metadata, "layout": checkpoint.layout, "origin": origin}
 
 
-def rms(checkpoint: Checkpoint) -> float:
-    """Return the root mean square of the floats of two dimensions or more, a starting point for steps."""
-    total, number = 0.0, 0
+def energies(checkpoint: Checkpoint) -> dict[str, float]:
+    """Return the sum of the squares of all floats of two dimensions or more, where that is a number."""
+    found = {}
     for info in checkpoint.tensors.values():
         if info.kind.kind == "f" and len(info.shape) >= 2:
+            total = 0.0
             for start in range(0, info.count, _WINDOW):
-                part = checkpoint.read(info.name, start, min(start + _WINDOW, info.count)).astype(np.float32)
+                part = checkpoint.read(info.name, start, min(start + _WINDOW, info.count))
+                part = part.astype(np.float32, copy=False)
                 with np.errstate(all="ignore"):
-                    energy = float(np.dot(part, part))
-                if math.isfinite(energy):
-                    total, number = total + energy, number + part.size
+                    total += float(np.dot(part, part))
+            if math.isfinite(total):
+                found[info.name] = total
+    return found
+
+
+def rms(checkpoint: Checkpoint, energies: Mapping[str, float]) -> float:
+    """Return the root mean square of what there are energies of, a starting point for steps."""
+    total, number = sum(energies.values()), sum(checkpoint.tensors[name].count for name in energies)
     return math.sqrt(total / number) if total > 0 else 1.0
 
 
-def write(work: Work, writer: FwWriter, plan: Plan, done: Progress) -> None:
-    """Encode all tensors by a plan, and tell `done` of what is."""
+def write(
+    work: Work, writer: FwWriter, plan: Plan, done: Progress, before: Draft | None = None
+) -> dict[str, AnyRecipe]:
+    """Encode all tensors by a plan, tell `done` of what is, and return the recipes that selectors left.
+
+    What the recipe of a draft from `before` has made is taken from there.
+    """
     checkpoint, where = work.checkpoint, work.checkpoint.name if work.apart else None
+    known, found = before.recipes if before else {}, dict[str, AnyRecipe]()
     for large, infos in itertools.groupby(checkpoint.tensors.values(), lambda info: info.count >= LARGE):
         if not large:
             units = (
-                _Unit(i, _Slice(where, i.name, 0, i.count) if where else checkpoint.read(i.name), work.lookup(i))
+                _Unit(
+                    i,
+                    _Slice(where, i.name, 0, i.count) if where else checkpoint.read(i.name),
+                    work.lookup(i),
+                    known.get(i.name),
+                )
                 for i in infos
             )
-            for info, coded, body in work.mapper(functools.partial(_encode_small, plan), units):
-                writer.put(info.name, coded, body)
+            for info, recipe, coded, body in work.mapper(functools.partial(_encode_small, plan), units):
+                found[info.name] = recipe
+                if coded is None:
+                    assert before is not None
+                    writer.take(info.name, before.writer, before.file)
+                else:
+                    writer.put(info.name, coded, body)
                 done(info.name, info.packed)
             continue
         for info in infos:
             x = checkpoint.read(info.name).reshape(info.shape)
             old = work.lookup(info)
+            with within(info.name, ": "):
+                recipe = found[info.name] = _chosen(plan.against(old, x, info.name), x)
+            if before is not None and recipe == known.get(info.name):
+                writer.take(info.name, before.writer, before.file)
+                done(info.name, info.packed)
+                continue
             writer.encode(
                 info.name,
                 x,
-                plan.against(old, x, info.name),
+                recipe,
                 refs={} if old is None else {"base": old},
                 mapper=_reporting(work.mapper, done, info),
                 locate=functools.partial(_Slice, where, info.name) if where else None,
             )
+    return found
+
+
+def _chosen(recipe: AnyRecipe, x: Array) -> AnyRecipe:
+    """Return what a selector names: for vectors, integers and the like it is the same whatever step a plan has."""
+    choose = getattr(recipe, "choose", None)
+    return recipe if choose is None else choose(x) or recipe
 
 
 def _reporting(mapper: Mapper, done: Progress, info: TensorInfo) -> Mapper:
@@ -156,21 +203,26 @@ def local(checkpoint: Checkpoint) -> bool:
     return checkpoint.source is not None and checkpoint.source.local is not None
 
 
-def _encode_small(plan: Plan, unit: _Unit) -> tuple[TensorInfo, Coded, list[Array]]:
+def _encode_small(plan: Plan, unit: _Unit) -> tuple[TensorInfo, AnyRecipe, Coded | None, list[Array]]:
     elements = unit.elements.load() if isinstance(unit.elements, _Slice) else unit.elements
     x = elements.reshape(unit.info.shape)
     body: list[Array] = []
     refs = {} if unit.base is None else {"base": unit.base}
     with within(unit.info.name, ": "):
-        recipe = plan.against(unit.base, x, unit.info.name)
-        return unit.info, encode_into(body.append, x, recipe, refs=refs, measure=True), body
+        recipe = _chosen(plan.against(unit.base, x, unit.info.name), x)
+        if recipe == unit.before:
+            return unit.info, recipe, None, body
+        return unit.info, recipe, encode_into(body.append, x, recipe, refs=refs, measure=True), body
 
 
 class Draft:
-    """A `.fw` file that a search has made, to be kept or thrown away; `writer` knows what it came to."""
+    """A `.fw` file that a search has made, to be kept or thrown away.
 
-    def __init__(self, file: BinaryIO, writer: FwWriter) -> None:
-        self.file, self.writer = file, writer
+    `writer` knows what it came to, `recipes` what each tensor was coded with.
+    """
+
+    def __init__(self, file: BinaryIO, writer: FwWriter, recipes: Mapping[str, AnyRecipe]) -> None:
+        self.file, self.writer, self.recipes, self.wanted = file, writer, recipes, True
 
     def publish(self, target: Where) -> None:
         """Make it the target, which appears when all of it is there."""
@@ -178,75 +230,88 @@ class Draft:
         with create_target(target) as place:
             while block := self.file.read(1 << 20):
                 place.write(block)
-        self.close()
-
-    def close(self) -> None:
-        """Throw it away."""
         self.file.close()
 
 
-def drafted(work: Work, plan: Plan, target: Where) -> Draft:
-    """Write a draft, in memory where it is small, else beside the target, or where temporary files go."""
-    beside = None if is_stream(target) or "://" in str(target) else str(Path(str(target)).parent)
-    file = tempfile.SpooledTemporaryFile(_HELD, dir=beside)  # noqa: SIM115  (who searches closes it)
-    try:
-        writer = FwWriter(file, **kept(work.checkpoint))
-        write(work, writer, plan, _quiet)
-        writer.finish()
-    except BaseException:
-        file.close()
-        raise
-    return Draft(cast("BinaryIO", file), writer)
+class Drafts:
+    """Makes drafts, in memory where they are small, else beside the target, or where temporary files go.
+
+    The last one stays until there is another, which takes from it what has not changed.
+    """
+
+    def __init__(self, work: Work, target: Where | None) -> None:
+        self._work, self._open = work, list[Draft]()
+        self.first: Draft | None = None  # what the first one takes from
+        streaming = target is None or is_stream(target) or "://" in str(target)
+        self._beside = None if streaming else str(Path(str(target)).parent)
+
+    def make(self, plan: Plan) -> Draft:
+        """Write a draft."""
+        before = self._open[-1] if self._open else self.first
+        file = tempfile.SpooledTemporaryFile(_HELD, dir=self._beside)  # noqa: SIM115  (closed when it is not wanted)
+        try:
+            writer = FwWriter(file, **kept(self._work.checkpoint))
+            recipes = write(self._work, writer, plan, _quiet, before)
+            writer.finish()
+        except BaseException:
+            file.close()
+            raise
+        for draft in self._open:
+            if not draft.wanted:
+                draft.file.close()
+        made = Draft(cast("BinaryIO", file), writer, recipes)
+        self._open = [*(draft for draft in self._open if draft.wanted), made]
+        return made
+
+    def close(self) -> None:
+        """Throw all of them away."""
+        for draft in self._open:
+            draft.file.close()
 
 
 def outcome(work: Work, draft: Draft, score: float | None = None) -> Outcome:
     """Return what a draft came to."""
-    weights = sum(info.count for info in work.checkpoint.tensors.values())
-    return Outcome(draft.writer.size, weights, draft.writer.error, draft.writer.tensors, score, draft)
+    return Outcome(draft.writer.size, work.weights, draft.writer.error, draft.writer.tensors, score, draft)
 
 
-def sampled(work: Work) -> Callable[[Plan], Outcome] | None:
-    """Return what tells about how a plan would do, from every k-th row of large tensors; None of a small checkpoint."""
-    infos = work.checkpoint.tensors
-    every = min(sum(info.count for info in infos.values()) // _SAMPLE, 64)
+def sampled(
+    work: Work, energies: Mapping[str, float], stack: contextlib.ExitStack, whole: Drafts
+) -> Callable[[Plan], Outcome] | None:
+    """Return what tells about how a plan would do, from some rows of large tensors; None of a small checkpoint.
+
+    Rows come in runs, since neighbours are often alike, and coded with less error for it. Energies need no estimate.
+    What is held meanwhile goes with the stack; drafts of the `whole` take from it what the sample has wholly.
+    """
+    infos, weights = work.checkpoint.tensors, work.weights
+    every = min(weights // _SAMPLE, 64)
     if every < 2 or work.lookup is not no_base:
         return None
     factors, arrays = dict.fromkeys(infos, 1.0), {}
     for name, info in infos.items():
         x = work.checkpoint.read(name).reshape(info.shape)
         if len(info.shape) > 1 and info.shape[0] >= 4 * every and info.count >= 1 << 16:
-            x = x[::every]
+            run = min(_RUN, info.shape[0] // (4 * every))
+            x = x[np.arange(info.shape[0]) // run % every == every // 2]
             factors[name] = info.count / x.size
         arrays[name] = x
-    weights, some = sum(info.count for info in infos.values()), from_arrays(arrays)
+    drafts = Drafts(work._replace(checkpoint=from_arrays(arrays), apart=False), None)
+    stack.callback(drafts.close)
 
     def tell(plan: Plan) -> Outcome:
-        writer = FwWriter(_Nowhere(), {}, b"", "")
-        write(work._replace(checkpoint=some, apart=False), writer, plan, _quiet)
-        writer.finish()
-        size, errors, tensors = writer.size, [Error(), Error()], {}
+        draft = drafts.make(plan)
+        draft.wanted, writer = False, draft.writer
+        recipes = {name: recipe for name, recipe in draft.recipes.items() if factors[name] == 1.0}
+        whole.first = Draft(draft.file, writer, recipes)
+        size, tensors = writer.size, dict[str, tuple[int, Error | None]]()
         for name, (coded, lost) in writer.tensors.items():
             times = factors[name]
             size += round((times - 1) * coded)
-            scaled = None if lost is None else Error(lost.noise * times, lost.signal * times, lost.largest)
-            errors[len(infos[name].shape) > 1] += scaled or Error()
+            scaled = lost and Error(lost.noise * times, energies.get(name, lost.signal * times), lost.largest)
             tensors[name] = round(times * coded), scaled
-        return Outcome(size, weights, errors[1] if errors[1].signal else errors[0], tensors)
+        error = joined((len(infos[name].shape), scaled) for name, (_, scaled) in tensors.items())
+        return Outcome(size, weights, error, tensors)
 
     return tell
-
-
-class _Nowhere:
-    """Counts what is written."""
-
-    def __init__(self) -> None:
-        self._size = 0
-
-    def write(self, data: Any, /) -> None:
-        self._size += len(data)
-
-    def tell(self) -> int:
-        return self._size
 
 
 def _quiet(name: str, size: int) -> None:

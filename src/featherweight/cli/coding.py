@@ -13,7 +13,7 @@ import typer
 from featherweight.cli.errors import command, naming
 from featherweight.cli.options import GOAL, MAX_BYTES, RUN, Base, Force, MaxBytes, Quiet, Threads, bytes_of, examples
 from featherweight.cli.screen import complain, progress, say
-from featherweight.cli.text import clean, exponent, ratio, seconds, significant, size
+from featherweight.cli.text import clean, count, exponent, ratio, seconds, significant, size
 from featherweight.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ def encode(
         float | None,
         typer.Option("--nmse", metavar="E", help="Squared errors are E of the squares.", rich_help_panel=GOAL),
     ] = None,
+    snr: Annotated[
+        float | None,
+        typer.Option("--snr", metavar="DB", help="Squares are DB decibels above errors'.", rich_help_panel=GOAL),
+    ] = None,
     max_error: Annotated[
         float | None,
         typer.Option("--max-error", metavar="E", help="No error is above E.", rich_help_panel=GOAL),
@@ -71,7 +75,7 @@ def encode(
     from featherweight.formats import open_checkpoint
     from featherweight.plan import Plan
 
-    aim = _goal(bits, goal_size, nmse, max_error)
+    aim = _goal(bits, goal_size, nmse, snr, max_error)
     plan = Plan.of(recipe or ("tcq" if aim else "lossless"), rules=rule or ())
     default, where = default_target(source, ".fw"), readable(source)
     with open_checkpoint(where) as checkpoint:
@@ -93,7 +97,9 @@ def encode(
         _tell_lossy(found, told=aim is not None)
 
 
-def _goal(bits: float | None, size: str | None, nmse: float | None, max_error: float | None) -> Goal | None:
+def _goal(
+    bits: float | None, size: str | None, nmse: float | None, snr: float | None, max_error: float | None
+) -> Goal | None:
     """Make a goal of the options, if there are any."""
     from featherweight.goals import Goal
 
@@ -101,6 +107,7 @@ def _goal(bits: float | None, size: str | None, nmse: float | None, max_error: f
         "bits": bits,
         "size": size and bytes_of(size, "--size"),
         "nmse": nmse,
+        "snr": snr,
         "max_error": max_error,
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -112,14 +119,14 @@ def _goal(bits: float | None, size: str | None, nmse: float | None, max_error: f
 
 def _tell_lossy(found: Encoded, *, told: bool) -> None:
     """Say what was lost, and what a goal came to."""
-    if told and not found.plan.chosen:
-        say(f"The recipe is {clean(found.plan.named or '')}.")
+    if told:
+        some = f", with knobs of their own for {count(len(found.plan.chosen), 'tensor')}" if found.plan.chosen else ""
+        say(f"The recipe is {clean(found.plan.named or '')}{some}.")
     if found.error is not None:
-        from featherweight.compare import decibels, over
+        from featherweight.encoder import decibels
 
-        nmse = over(found.error.noise, found.error.signal)
-        snr = significant(decibels(nmse))
-        errors = f"NMSE {exponent(nmse)}, SNR {snr} dB, largest error {exponent(found.error.largest)}"
+        nmse, snr = exponent(found.error.nmse), significant(decibels(found.error.nmse))
+        errors = f"NMSE {nmse}, SNR {snr} dB, largest error {exponent(found.error.largest)}"
         say(f"Over the tensors that are not exact: {errors}.")
 
 

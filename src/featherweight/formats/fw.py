@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.decoder import Plan, parts_between, prepare, run, run_range
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Error, Loadable, Mapper, encode_into
+from featherweight.encoder import Coded, Error, Loadable, Mapper, decibels, encode_into, joined
 from featherweight.engine import MAX_BYTES, check_out, workers
 from featherweight.errors import ArgumentError, FrameError, TruncatedError, UnsupportedError, within
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
@@ -53,7 +53,7 @@ class Loss(NamedTuple):
     @property
     def snr(self) -> float:
         """Signal over noise in decibels."""
-        return -10 * math.log10(self.nmse) if 0 < self.nmse < math.inf else math.copysign(math.inf, 1 - self.nmse)
+        return decibels(self.nmse)
 
 
 class Entry(NamedTuple):
@@ -270,24 +270,32 @@ def _level(value: float, logarithm: Callable[[float], float], unit: int) -> int:
 def _loss_row(error: Error | None) -> tuple[int, int] | None:
     if error is None:
         return None
-    nmse = error.noise / error.signal if error.signal else math.inf if error.noise else 0.0
-    return _level(nmse, math.log10, 100), _level(error.largest, math.log2, 16)
+    return _level(error.nmse, math.log10, 100), _level(error.largest, math.log2, 16)
+
+
+class _Written(NamedTuple):
+    """A tensor of a file that is being written: where its body lies, and what the index will say of it."""
+
+    place: int
+    size: int
+    padding: int
+    aligned: bool
+    dimensions: int
+    error: Error | None
+    said: list[Any]
 
 
 class FwWriter:
     """Writes tensors one after another; see `create`.
 
-    `tensors` are the bytes and the error of each, `size` the file's in the end.
+    `size` is the file's in the end.
     """
 
     def __init__(self, target: _Writable, metadata: Mapping[str, str], layout: bytes, origin: str) -> None:
         self._target = target
-        self._rows: list[_Row] = []
         self._index = _Index((), dict(metadata), layout, origin)
-        self._names: set[str] = set()
-        self._errors = [Error(), Error()]  # of vectors, of what has more dimensions
+        self._written: dict[str, _Written] = {}
         self.size = 0
-        self.tensors: dict[str, tuple[int, Error | None]] = {}
         target.write(MAGIC)
 
     def encode(
@@ -302,44 +310,53 @@ class FwWriter:
     ) -> None:
         """Code a tensor and write its body as it is made."""
         # How long the body gets, and so whether it is worth aligning, is known only afterwards: ask the input.
-        padding = self._begin(name, x.nbytes)
+        padding = self._begin(name, aligned := x.nbytes >= ALIGNED_FROM)
         with within(name, ": "):
             coded = encode_into(self._target.write, x, recipe, refs=refs, mapper=mapper, locate=locate, measure=True)
-        self._add(name, padding, coded)
+        self._add(name, padding, aligned, coded)
 
     def put(self, name: str, coded: Coded, body: Sequence[Array]) -> None:
         """Write a tensor that has been coded already."""
-        padding = self._begin(name, sum(map(len, body)))
+        padding = self._begin(name, aligned := sum(map(len, body)) >= ALIGNED_FROM)
         for data in body:
             self._target.write(data)
-        self._add(name, padding, coded)
+        self._add(name, padding, aligned, coded)
 
-    def _add(self, name: str, padding: int, coded: Coded) -> None:
-        self._rows.append(_Row(name, padding, coded.frame, _loss_row(coded.error)))
-        self.tensors[name] = padding + body_size(coded.frame), coded.error
-        if coded.error is not None:
-            self._errors[len(coded.frame.out) > 2] += coded.error
+    def take(self, name: str, other: FwWriter, file: BinaryIO) -> None:
+        """Write a tensor as another writer has written it into a file."""
+        found = other._written[name]
+        padding, place = self._begin(name, found.aligned), self._target.tell()
+        file.seek(found.place)
+        for start in range(0, found.size, 1 << 20):
+            self._target.write(file.read(min(found.size - start, 1 << 20)))
+        self._written[name] = found._replace(place=place, padding=padding)
+
+    def _add(self, name: str, padding: int, aligned: bool, coded: Coded) -> None:
+        size, loss = body_size(coded.frame), _loss_row(coded.error)
+        said = [coded.frame.trimmed(), *([] if loss is None else [loss])]
+        place, dimensions = self._target.tell() - size, len(coded.frame.out) - 1
+        self._written[name] = _Written(place, size, padding, aligned, dimensions, coded.error, said)
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, Error | None]]:
+        """The bytes and the error of each."""
+        return {name: (each.padding + each.size, each.error) for name, each in self._written.items()}
 
     @property
     def error(self) -> Error:
-        """That of the lossy tensors so far: of two dimensions or more if there are any, but the largest of all."""
-        vectors, matrices = self._errors
-        return (matrices if matrices.signal else vectors)._replace(largest=max(vectors.largest, matrices.largest))
+        """That of the lossy tensors so far."""
+        return joined((each.dimensions, each.error) for each in self._written.values())
 
-    def _begin(self, name: str, size: int) -> int:
-        if name in self._names:
+    def _begin(self, name: str, aligned: bool) -> int:
+        if name in self._written:
             raise ArgumentError("the name is given twice", path=name)
-        self._names.add(name)
-        padding = -self._target.tell() % ALIGNMENT if size >= ALIGNED_FROM else 0
+        padding = -self._target.tell() % ALIGNMENT if aligned else 0
         self._target.write(bytes(padding))
         return padding
 
     def finish(self) -> None:
         """Write index and tail."""
-        rows = [
-            [row.name, row.padding, row.frame.trimmed(), *([] if row.loss is None else [row.loss])]
-            for row in self._rows
-        ]
+        rows = [[name, each.padding, *each.said] for name, each in self._written.items()]
         index = msgspec.msgpack.encode([rows, self._index.metadata, self._index.layout, self._index.origin])
         coding, stored = _PLAIN, index
         # bzip2's own implementation is the only one there is, so its bytes are the same everywhere.
