@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
-from featherweight.errors import FeatherweightError
+from featherweight.errors import ArgumentError, FeatherweightError
 
-__all__ = ["HEAD", "PeerError", "Peers"]
+__all__ = ["HEAD", "PeerError", "Peers", "own_group", "seconds"]
 
 HEAD = 8
 """Bytes that go before each message."""
@@ -132,3 +133,25 @@ class _Sending:
 
     def wait(self, timeout: dt.timedelta) -> None:
         self.work.wait(timeout)
+
+
+def seconds(timeout: float | dt.timedelta | None, group: Any) -> float:
+    """Return a time-out in seconds, that of the group if it is None; raises ArgumentError unless it is above 0."""
+    if timeout is None:
+        backends = [group._get_backend(torch.device(kind)) for kind in _devices(group)]  # noqa: SLF001  # no public way
+        timeout = min(backend.options._timeout for backend in backends)  # noqa: SLF001
+    found = timeout.total_seconds() if isinstance(timeout, dt.timedelta) else float(timeout)
+    if not found > 0:
+        raise ArgumentError(f"timeout={timeout!r}: expected seconds above 0")
+    return found
+
+
+def _devices(group: Any) -> list[str]:
+    return [device.type for device in group._device_types]  # noqa: SLF001
+
+
+def own_group(group: Any, timeout: float) -> Any:
+    """Make a group of gloo of the same ranks."""
+    ranks = dist.get_process_group_ranks(group)
+    limit = dt.timedelta(seconds=timeout)
+    return dist.new_group(ranks, timeout=limit, backend="gloo", use_local_synchronization=True)

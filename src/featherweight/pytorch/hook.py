@@ -10,11 +10,10 @@ import contextlib
 import dataclasses
 import datetime as dt
 import functools
-import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,18 +24,16 @@ import torch.distributed as dist
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError, UnsupportedError
 from featherweight.pytorch._buckets import Bucket, Ledger, Settings
-from featherweight.pytorch._peers import HEAD, Peers
+from featherweight.pytorch._jobs import Job, Promise, on, thread
+from featherweight.pytorch._peers import HEAD, Peers, own_group, seconds
+from featherweight.pytorch._terms import PROTOCOL, Terms
 from featherweight.recipes import parse, text
 from featherweight.stage import AnyRecipe
 from featherweight.traffic import Channel
 
 __all__ = ["CompressionState", "Stats", "compress_hook"]
 
-PROTOCOL = 1
-"""Version of what ranks say to each other; that of messages is their own."""
-
 _SPARE = 1 << 16
-_PATIENCE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,57 +63,6 @@ class Stats:
     def ratio(self) -> float:
         """How many times fewer bytes the coded steps sent than f32 would have."""
         return self.plain / max(self.push + self.pull, 1)
-
-
-class _Terms(msgspec.Struct, frozen=True, array_like=True):
-    """What ranks must agree on; the recipe as given is what an error shows."""
-
-    protocol: int
-    recipe: str
-    world: int
-    step: int
-    least: int
-    feedback: bool
-    seed: int
-    warm_up: int
-    given: str
-
-
-class _Job:
-    """Some gradients of one step on their way: `pieces` are tensors and where they begin in the bucket."""
-
-    bucket: Bucket
-
-    def __init__(self, step: int, pieces: Sequence[tuple[Any, int]], promises: "list[_Promise]", *, last: bool) -> None:
-        self.step, self.pieces, self.promises, self.last = step, pieces, promises, last
-        self.flat: Any = None
-        self.messages: list[Any] = []
-        self.error: BaseException | None = None
-
-
-class _Promise:
-    """The future of a bucket of PyTorch's, which is told here what has become of it."""
-
-    def __init__(self, buffer: Any) -> None:
-        self.buffer, self.error = buffer, None
-        cuda = buffer.device.type == "cuda"
-        self.done: Any = torch.futures.Future(devices=[buffer.device] if cuda else [])
-        # An exception that is set on a future from Python does not reach C++; one that its callback raises does.
-        self.future = self.done.then(self._outcome)
-        self.ready: Any = None
-        if cuda:
-            self.ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self.ready.record(torch.cuda.current_stream(buffer.device))
-
-    def _outcome(self, _: Any) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self.buffer
-
-    def settle(self, error: Any, stream: Any) -> None:
-        self.error = error
-        with _on(stream):
-            self.done.set_result(None if error is not None else self.buffer)
 
 
 class CompressionState:
@@ -166,26 +112,26 @@ class CompressionState:
         rank, world = dist.get_rank(group), dist.get_world_size(group)
         if rank < 0:
             raise ArgumentError("this process is not in the process group")
-        seconds = _seconds(timeout, group)
+        patience = seconds(timeout, group)
         self.settings = Settings(parsed, rank, world, least, feedback, seed)
         self.warm_up = warm_up
         self.error: BaseException | None = None
         """What ended communication, if anything has."""
-        self._peers = Peers(_own_group(group, seconds), rank, world, seconds)
+        self._peers = Peers(own_group(group, patience), rank, world, patience)
         self._ledger = Ledger(self.settings)
         _try(self.settings)
         self._begun = 0
         self._agreed = False
         self._layout: list[list[int]] = []
         self._plan: list[list[int]] | None = None
-        self._held: list[tuple[_Promise, tuple[int, ...], tuple[int, ...]]] | None = None
-        self._flying: list[_Promise] = []
+        self._held: list[tuple[Promise, tuple[int, ...], tuple[int, ...]]] | None = None
+        self._flying: list[Promise] = []
         self._numbers: dict[int, tuple[Any, int]] = {}
         self._streams: dict[tuple[str, Any], Any] = {}
         self._lock = threading.Lock()
         self._stats = Stats()
         # Two threads, so that one bucket is coded while another travels.
-        self._coder, self._sender = _thread(self, "coder"), _thread(self, "sender")
+        self._coder, self._sender = thread(self, "coder"), thread(self, "sender")
         for parameter in parameters or ():
             self._number(parameter)
 
@@ -199,7 +145,7 @@ class CompressionState:
         sizes = tuple(int(gradient.numel()) for gradient in bucket.gradients())
         if bucket.index() == 0:
             self._begin()
-        promise = _Promise(buffer)
+        promise = Promise(buffer)
         self._flying.append(promise)
         if self._held is None:
             self._go(numbers, sizes, [(buffer, 0)], [promise], last=bucket.is_last())
@@ -285,12 +231,12 @@ class CompressionState:
         numbers: tuple[int, ...],
         sizes: tuple[int, ...],
         pieces: Sequence[tuple[Any, int]],
-        promises: list[_Promise],
+        promises: list[Promise],
         *,
         last: bool,
     ) -> None:
         self._layout.append(list(numbers))
-        job = _Job(self._begun - 1, pieces, promises, last=last)
+        job = Job(self._begun - 1, pieces, promises, last=last)
         try:
             for piece, _ in pieces:
                 if piece.layout != torch.strided or not piece.is_floating_point():
@@ -322,7 +268,7 @@ class CompressionState:
             last = together is plan[-1]
             self._go(tuple(together), sizes, pieces, promises if last else [], last=last)
 
-    def _encode(self, job: _Job) -> None:
+    def _encode(self, job: Job) -> None:
         """Fetch gradients and code them, in the coder's thread; errors wait for their turn in the sender's."""
         try:
             if job.error is None and self.error is None:
@@ -336,7 +282,7 @@ class CompressionState:
             job.error = error
         self._sender.put(functools.partial(self._send, job))
 
-    def _send(self, job: _Job) -> None:
+    def _send(self, job: Job) -> None:
         """Let a job travel, in the sender's thread."""
         stream = None
         try:
@@ -362,29 +308,15 @@ class CompressionState:
         settings = self.settings
         name = text(settings.recipe)
         numbers = (settings.least, settings.feedback, settings.seed, self.warm_up)
-        mine = _Terms(PROTOCOL, name, settings.world, step, *numbers, given=self.recipe)
+        mine = Terms(PROTOCOL, name, settings.world, step, *numbers, given=self.recipe)
         message = msgspec.msgpack.encode(mine)
         for rank, answer in enumerate(
             self._exchange([message] * settings.world, _SPARE + 8 * len(message), "handshake")
         ):
-            try:
-                theirs = msgspec.msgpack.decode(answer, type=_Terms)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                raise UnsupportedError(
-                    "speaks of no recipe: is its featherweight another?", path=f"rank {rank}"
-                ) from None
-            if theirs.protocol != PROTOCOL:
-                raise UnsupportedError(f"speaks version {theirs.protocol}, this rank {PROTOCOL}", path=f"rank {rank}")
-            if theirs.recipe != mine.recipe:
-                found = f"has the recipe {theirs.given}, rank {settings.rank} has {mine.given}: give all ranks the same"
-                raise ArgumentError(found, path=f"rank {rank}")
-            for field in ("world", "step", "least", "feedback", "seed", "warm_up"):
-                if getattr(theirs, field) != getattr(mine, field):
-                    found = f"has {field}={getattr(theirs, field)}, rank {settings.rank} {field}={getattr(mine, field)}"
-                    raise ArgumentError(f"{found}: give all ranks the same", path=f"rank {rank}")
+            mine.check(answer, settings.rank, rank)
         self._agreed = True
 
-    def _send_coded(self, job: _Job) -> None:
+    def _send_coded(self, job: Job) -> None:
         bucket, most = job.bucket, _SPARE + 16 * 4 * job.bucket.size
         pushed = self._exchange(job.messages, most, "push")
         with self._timed("reducing"):
@@ -394,7 +326,7 @@ class CompressionState:
             bucket.decode(answers, _numbers(job.flat))
         self._count(plain=_plain(bucket))
 
-    def _send_plain(self, job: _Job) -> None:
+    def _send_plain(self, job: Job) -> None:
         bucket, flat = job.bucket, _numbers(job.flat)
         total = np.zeros(bucket.own.stop - bucket.own.start, np.float32)
         for rank, message in enumerate(self._exchange(job.messages, 4 * bucket.size, "warm_up")):
@@ -413,7 +345,7 @@ class CompressionState:
         self._count(**{counter: sum(HEAD + len(each) for peer, each in enumerate(messages) if peer != own)})
         return found
 
-    def _fetch(self, job: _Job) -> Any:
+    def _fetch(self, job: Job) -> Any:
         """Return the gradients of a job as f32 on the processor: the very memory of the bucket, if that is such."""
         bucket = job.bucket
         if len(job.pieces) == 1:
@@ -425,7 +357,7 @@ class CompressionState:
         if bucket.flat is None:
             bucket.flat = torch.empty(bucket.size, dtype=torch.float32, pin_memory=stream is not None)
         job.flat = bucket.flat
-        with torch.no_grad(), _on(stream):
+        with torch.no_grad(), on(stream):
             for promise in self._flying if stream is not None else ():
                 stream.wait_event(promise.ready)
             for piece, start in job.pieces:
@@ -435,18 +367,18 @@ class CompressionState:
                 stream.synchronize()
         return _numbers(job.flat)
 
-    def _store(self, job: _Job) -> Any:
+    def _store(self, job: Job) -> Any:
         """Put the means where the gradients were; return the stream that does it, None on the processor."""
         stream = self._stream("sender", job)
         if len(job.pieces) == 1 and job.flat.data_ptr() == job.pieces[0][0].data_ptr():
             return stream
-        with torch.no_grad(), _on(stream):
+        with torch.no_grad(), on(stream):
             for piece, start in job.pieces:
                 source = job.flat[start : start + piece.numel()]
                 piece.copy_(source.to(piece.device, non_blocking=True) if stream is not None else source)
         return stream
 
-    def _stream(self, name: str, job: _Job) -> Any:
+    def _stream(self, name: str, job: Job) -> Any:
         device = job.pieces[0][0].device if job.pieces else None
         if device is None or device.type != "cuda":
             return None
@@ -475,47 +407,6 @@ def compress_hook(
     return future
 
 
-def _thread(owner: object, name: str) -> queue.SimpleQueue[Callable[[], None] | None]:
-    """Start a thread that does what is put into its queue, in order, until its owner is no more."""
-    jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-
-    def work() -> None:
-        while (job := jobs.get()) is not None:
-            job()
-            del job
-
-    thread = threading.Thread(target=work, name=f"featherweight-{name}", daemon=True)
-
-    def end() -> None:
-        jobs.put(None)
-        if thread is not threading.current_thread():
-            thread.join(_PATIENCE)  # a thread that outlives the interpreter may take the process down
-
-    thread.start()
-    weakref.finalize(owner, end)
-    return jobs
-
-
-def _seconds(timeout: float | dt.timedelta | None, group: Any) -> float:
-    if timeout is None:
-        backends = [group._get_backend(torch.device(kind)) for kind in _devices(group)]  # noqa: SLF001  # no public way
-        timeout = min(backend.options._timeout for backend in backends)  # noqa: SLF001
-    seconds = timeout.total_seconds() if isinstance(timeout, dt.timedelta) else float(timeout)
-    if not seconds > 0:
-        raise ArgumentError(f"timeout={timeout!r}: expected seconds above 0")
-    return seconds
-
-
-def _devices(group: Any) -> list[str]:
-    return [device.type for device in group._device_types]  # noqa: SLF001
-
-
-def _own_group(group: Any, seconds: float) -> Any:
-    ranks = dist.get_process_group_ranks(group)
-    timeout = dt.timedelta(seconds=seconds)
-    return dist.new_group(ranks, timeout=timeout, backend="gloo", use_local_synchronization=True)
-
-
 def _try(settings: Settings) -> None:
     """Refuse a recipe that does not code gradients now, not in mid-step; kernels are compiled on the way."""
     channel, values = Channel(settings.recipe, [1024, 16]), np.linspace(-1, 1, 1040, dtype=np.float32)
@@ -525,10 +416,6 @@ def _try(settings: Settings) -> None:
 def _plain(bucket: Bucket) -> int:
     own, others = bucket.own.stop - bucket.own.start, bucket.settings.world - 1
     return 4 * (bucket.size - own + own * others)
-
-
-def _on(stream: Any) -> Any:
-    return torch.cuda.stream(stream) if stream is not None else contextlib.nullcontext()
 
 
 def _numbers(tensor: Any) -> Array:
