@@ -5,7 +5,7 @@ Three lines change in a training script::
     from featherweight.pytorch import CompressionState, compress_hook
 
     model = torch.nn.parallel.DistributedDataParallel(network)
-    state = CompressionState(recipe="3lc(1.75)")
+    state = CompressionState(recipe="3lc-small")
     model.register_comm_hook(state, compress_hook)
 
 Gradients may lie on any device; they are coded on the processor and travel by gloo. `featherweight` itself does not
