@@ -27,6 +27,7 @@ __all__ = [
     "choose16",
     "compress",
     "count16",
+    "differ",
     "either",
     "expand",
     "gather",
@@ -45,11 +46,13 @@ __all__ = [
     "permute",
     "plus",
     "right",
+    "settle",
     "splat",
     "store",
     "store8",
     "store16le",
     "store_half",
+    "stream",
     "times",
 ]
 
@@ -247,6 +250,15 @@ def _emit_store_half(builder: Any, array: Any, position: Any, vector: Any) -> No
     builder.store(half, _at(builder, array, position, half.type), align=1)
 
 
+def _emit_stream(builder: Any, array: Any, position: Any, vector: Any) -> None:
+    store = builder.store(vector, _at(builder, array, position, _lanes(32)), align=64)
+    store.set_metadata("nontemporal", builder.module.add_metadata([_word(32)(1)]))
+
+
+def _emit_settle(builder: Any, _: Any) -> None:
+    builder.fence("seq_cst")
+
+
 def _emit_binary(name: str) -> Callable[..., Any]:
     return lambda builder, one, other: getattr(builder, name)(one, other)
 
@@ -285,6 +297,12 @@ def both(one: Any, other: Any) -> Any:
 def either(one: Any, other: Any) -> Any:
     """Return the bits that are in one or the other."""
     return one | other
+
+
+@primitive(twin=_twin("vector", _emit_binary("xor")))
+def differ(one: Any, other: Any) -> Any:
+    """Return the bits that are in one and not in the other."""
+    return one ^ other
 
 
 @primitive(twin=_twin("vector", _emit_binary("shl")))
@@ -351,6 +369,18 @@ def load_bytes(array: Any, position: Any) -> Any:
 def store_half(array: Any, position: Any, vector: Any) -> None:
     """Store the first 8 lanes into 32 neighbouring bytes of a byte array."""
     array[position : int(position) + 2 * WIDTH] = vector.view(np.uint8)[: 2 * WIDTH]
+
+
+@primitive(twin=_twin("void", _emit_stream))
+def stream(array: Any, position: Any, vector: Any) -> None:
+    """Store a vector past the caches to 64 bytes that begin at a multiple of 64; `settle` when all is stored."""
+    place = array[position:].view(np.uint8)[: 4 * WIDTH]
+    place[:] = vector.view(np.uint8)
+
+
+@primitive(twin=_twin("void", _emit_settle))
+def settle(array: Any) -> None:
+    """Let no other thread see what is stored later before it sees what was streamed to an array."""
 
 
 @primitive(twin=_twin("vector", _emit_gather))
