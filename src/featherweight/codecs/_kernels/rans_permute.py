@@ -33,8 +33,6 @@ _0, _1, _2, _3, _4, _7, _8, _12, _15, _16 = (uint64(value) for value in (0, 1, 2
 _32, _64, _128, _256 = (uint64(value) for value in (32, 64, 128, 256))
 _LOW = uint64(1 << 15)
 _HALF, _BYTE = uint64(65535), uint64(255)
-_SLOTS = uint64(0x0FFF0FFF)
-_BYTES = uint64(0x00FF00FF)
 _NIBBLES = uint64(0x000F000F)
 _BIT6, _BIT11 = uint64(0x00400040), uint64(0x08000800)
 
@@ -72,17 +70,19 @@ def condense(frequencies: Any, tables: Any) -> Any:
 
 
 @primitive
-def _few(tables: Any, at: Any, index: Any, upper: Any) -> Any:
-    """Look words up in a table of 128; `upper` says which lie in its second half."""
-    low = v.named16(v.load_bytes(tables, at), v.load_bytes(tables, at + _64), index)
-    high = v.named16(v.load_bytes(tables, at + _128), v.load_bytes(tables, at + _128 + _64), index)
-    return v.choose16(upper, high, low)
+def _four(tables: Any, at: Any) -> Any:
+    return (
+        v.load_bytes(tables, at),
+        v.load_bytes(tables, at + _64),
+        v.load_bytes(tables, at + _128),
+        v.load_bytes(tables, at + _128 + _64),
+    )
 
 
 @primitive
-def _bytes(tables: Any, at: Any, index: Any) -> Any:
-    """Look bytes up in a table of 128."""
-    return v.named8(v.load_bytes(tables, at), v.load_bytes(tables, at + _64), index)
+def _words(table: Any, index: Any, upper: Any) -> Any:
+    """Look words up in a table of 128; `upper` says which lie in its second half."""
+    return v.choose16(upper, v.named16(table[2], table[3], index), v.named16(table[0], table[1], index))
 
 
 @kernel("void(u1[r], u1[r], u4[w], u8[w], u1[w])")
@@ -90,22 +90,25 @@ def decode(payload: Any, tables: Any, states: Any, cursor: Any, out: Any) -> Non
     """Decode from byte `cursor[0]` and symbol `cursor[1]` on and leave there how far it came."""
     size, n, lanes = uint64(payload.size), uint64(out.size), uint64(states.size)
     at, done = cursor[0], cursor[1]
+    # Stores could change what lies in memory, for all that the compiler knows: load the tables once.
+    firsts, starts, missings = _four(tables, _CELLS), _four(tables, _STARTS), _four(tables, _MISSING)
+    begins_low, begins_high = _four(tables, _BEGINS), _four(tables, _BEGINS + _256)
+    symbols_low, symbols_high = v.load_bytes(tables, _SYMBOLS), v.load_bytes(tables, _SYMBOLS + _64)
+    order = v.load_bytes(tables, _ORDER)
     while n - done >= lanes and size - at >= _2 * lanes:
         for lane in range(_0, lanes, _32):
             one, two = v.load(states, lane), v.load(states, lane + _16)
-            slots = v.both(v.either(v.both(one, v.splat(_HALF)), v.left(two, v.splat(_16))), v.splat(_SLOTS))
-            cells = v.right(slots, v.splat(_4))  # rubbish from another word above the eight bits that count
+            # Of each word the lowest bits count, as many as a table asks for; above them lies rubbish.
+            slots = v.either(v.both(one, v.splat(_HALF)), v.left(two, v.splat(_16)))
+            cells = v.right(slots, v.splat(_4))
             half, quarter = v.has16(slots, v.splat(_BIT11)), v.has16(cells, v.splat(_BIT6))
-            rank = v.choose16(half, _bytes(tables, _CELLS + _128, cells), _bytes(tables, _CELLS, cells))
-            begins = v.choose16(
-                half, _few(tables, _BEGINS + _256, cells, quarter), _few(tables, _BEGINS, cells, quarter)
-            )
-            beyond = v.minus(v.splat(_NIBBLES), v.both(slots, v.splat(_NIBBLES)))
-            rank = v.plus(v.both(rank, v.splat(_BYTES)), v.count16(v.left16(begins, beyond)))
+            rank = v.choose16(half, v.named8(firsts[2], firsts[3], cells), v.named8(firsts[0], firsts[1], cells))
+            begins = v.choose16(half, _words(begins_high, cells, quarter), _words(begins_low, cells, quarter))
+            beyond = v.both(v.differ(slots, v.splat(_NIBBLES)), v.splat(_NIBBLES))
+            rank = v.plus(rank, v.count16(v.left16(begins, beyond)))
             quarter = v.has16(rank, v.splat(_BIT6))
-            start, missing = _few(tables, _STARTS, rank, quarter), _few(tables, _MISSING, rank, quarter)
-            symbols = _bytes(tables, _SYMBOLS, v.named8(rank, rank, v.load_bytes(tables, _ORDER)))
-            v.store_half(out, done + lane, symbols)
+            start, missing = _words(starts, rank, quarter), _words(missings, rank, quarter)
+            v.store_half(out, done + lane, v.named8(symbols_low, symbols_high, v.named8(rank, rank, order)))
             one = _left(one, v.both(start, v.splat(_HALF)), v.both(missing, v.splat(_HALF)))
             two = _left(two, v.right(start, v.splat(_16)), v.right(missing, v.splat(_16)))
             short = v.less(one, v.splat(_LOW))
