@@ -20,8 +20,9 @@ from featherweight.codecs._kernels import narrow as narrow_kernels
 from featherweight.codecs._kernels import planes as planes_kernels
 from featherweight.codecs._kernels import runs as runs_kernels
 from featherweight.codecs._kernels import scales as scales_kernels
+from featherweight.codecs._kernels._vector import AVX512
 from featherweight.errors import ArgumentError, FrameError
-from featherweight.kernel import Kernel
+from featherweight.kernel import Kernel, features
 from featherweight.stage import Empty, Encoded, Spec
 
 TYPES = dtypes.all_types()
@@ -123,6 +124,31 @@ def test_planes_of_many_elements(size: int, name: str, widths: tuple[int, ...]) 
     row = dtypes.of(name)
     raw = np.random.default_rng(size).integers(0, 256, size * row.dtype.itemsize, dtype=np.uint8).tobytes()
     round_trip(planes, planes.Planes(widths), from_bytes(raw, row, (size,)))
+
+
+@pytest.mark.parametrize("way", ["compiled", "python"])
+@pytest.mark.parametrize("name", ["BF16", "I16", "U16", "F32", "I32", "U32", "C64"])
+def test_large_results_are_streamed_wherever_they_lie(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if way == "compiled" and not features() >= AVX512:
+        pytest.skip("needs 512-bit vectors")
+    if way == "python":
+        monkeypatch.setattr(planes, "features", lambda: AVX512)
+        loops = {plain: loop.python for plain, loop in planes._STREAMS.items()}
+        monkeypatch.setattr(planes, "_STREAMS", loops)
+    monkeypatch.setattr(planes, "_LARGE", 0)
+    row, rng = dtypes.of(name), np.random.default_rng(1)
+    for size in (0, 1, 15, 33, 63, 64, 65, 200):
+        x = from_bytes(rng.integers(0, 256, size * row.dtype.itemsize, dtype=np.uint8).tobytes(), row, (size,))
+        encoded = planes.Planes().encode(x)
+        room = np.empty(size + 32, row.dtype)
+        for start in (0, 1, 3, 17, 32):
+            room.view(np.uint8)[:] = 0xA5
+            out = room[start : start + size]
+            with np.errstate(over="ignore"):
+                planes.decode(encoded.wire, encoded.streams, (), out)
+            assert out.tobytes() == x.tobytes()
+            around = np.concatenate((room[:start], room[start + size :]))
+            assert (around.view(np.uint8) == 0xA5).all()
 
 
 def test_planes_put_the_sign_last() -> None:

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 import featherweight
 from featherweight.codecs import rans
-from featherweight.codecs._kernels import _vector, rans_simd, rans_tables
+from featherweight.codecs._kernels import _vector, rans_permute, rans_simd, rans_tables
 from featherweight.codecs._kernels import rans as kernels
 from featherweight.codecs.rans import CODEC, Rans, RansWire
 from featherweight.errors import ArgumentError, FrameError
-from featherweight.kernel import Kernel
+from featherweight.kernel import Kernel, features
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -211,10 +211,16 @@ def test_no_access_out_of_bounds(expected: str, tmp_path: Path) -> None:
 
 def test_vector_loops_uncompiled(expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The vector loops are Python as well: run them so, whatever the processor."""
-    for module in (kernels, rans_simd, rans_tables):
+    for module in (kernels, rans_permute, rans_simd, rans_tables):
         for name, loop in vars(module).items():
             if isinstance(loop, Kernel):
                 monkeypatch.setattr(module, name, quiet(loop.python))
+    monkeypatch.setattr(rans, "features", lambda: _vector.PERMUTES)
+    assert everything() == expected
+
+
+@pytest.mark.skipif(not features() >= _vector.AVX512, reason="needs 512-bit vectors")
+def test_the_gathering_loop_gives_the_same_bytes(expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rans, "features", lambda: _vector.AVX512)
     assert everything() == expected
 

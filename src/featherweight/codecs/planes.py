@@ -22,10 +22,12 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.codecs._kernels import planes as kernels
+from featherweight.codecs._kernels import planes_simd as simd
+from featherweight.codecs._kernels._vector import AVX512
 from featherweight.codecs._kernels.words import PLAIN, ROTATE, ZIGZAG
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError
-from featherweight.kernel import Kernel
+from featherweight.kernel import Kernel, features
 from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
 __all__ = ["CODEC", "Planes"]
@@ -37,6 +39,9 @@ _FAST: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {
     (4, (8,) * 4): (kernels.split32, kernels.merge32),
     (8, (8,) * 8): (kernels.split64, kernels.merge64),
 }
+
+_STREAMS = {kernels.merge16: simd.merge16, kernels.merge32: simd.merge32}
+_LARGE = 1 << 20  # bytes, of which the next reader will not find many in a cache
 
 
 def _folding(dtype: np.dtype[Any]) -> tuple[int, int]:
@@ -69,9 +74,19 @@ def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...
             raise FrameError(f"plane of {width} bits holds {plane.max()}")
     fast = _FAST.get((words.itemsize, wire.widths))
     if fast:
-        fast[1](*planes, how, words)
+        begin, end = _streamed(fast[1], planes, how, words)
+        for part in (slice(0, begin), slice(end, words.size)):
+            fast[1](*(plane[part] for plane in planes), how, words[part])
     else:
         kernels.MERGE[words.itemsize](np.concatenate(planes), np.array(wire.widths, np.uint8), bits, how, words)
+
+
+def _streamed(merge: Kernel, planes: list[Array], how: int, words: Array) -> tuple[int, int]:
+    """Do by vectors what pays, and return where it begins and ends."""
+    if words.nbytes < _LARGE or merge not in _STREAMS or not features() >= AVX512:
+        return 0, 0
+    first = -words.ctypes.data % 64 // words.itemsize
+    return first, int(_STREAMS[merge](*planes, how, np.uint64(first), words))
 
 
 CODEC = Codec("planes", PlanesWire, Port("values"), tuple(Port(name, "u", bits=8) for name in _NAMES), decode)

@@ -50,12 +50,12 @@ import msgspec
 import numpy as np
 
 from featherweight.codecs._kernels import rans as portable
+from featherweight.codecs._kernels import rans_permute, rans_tables
 from featherweight.codecs._kernels import rans_simd as simd
-from featherweight.codecs._kernels import rans_tables
-from featherweight.codecs._kernels._vector import AVX512, WIDTH
+from featherweight.codecs._kernels._vector import AVX512, PERMUTES, WIDTH
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError, TruncatedError
-from featherweight.kernel import features
+from featherweight.kernel import Kernel, features
 from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
 __all__ = ["CODEC", "Rans", "RansWire", "decode"]
@@ -105,15 +105,21 @@ def decode(wire: RansWire, streams: tuple[Array, ...], given: tuple[Array, ...],
             raise FrameError(f"{wire.tables} tables and no classes given")
         rows = (_rows(_classes(given, out.shape, FrameError), firsts),)
     if _fast(states):
-        _advance(payload, (bits, entries.view(np.uint32)[::2].copy(), *rows), states, cursor, flat)
+        tables = np.zeros(rans_permute.SIZE, np.uint8)
+        few = not rows and wire.bits == rans_permute.BITS and states.size >= rans_permute.LANES
+        if few and features() >= PERMUTES and rans_permute.condense(levels, tables) == 0:
+            _advance(rans_permute.decode, payload, (tables,), states, cursor, flat)
+        else:
+            run = simd.decode_rows if rows else simd.decode
+            _advance(run, payload, (bits, entries.view(np.uint32)[::2].copy(), *rows), states, cursor, flat)
     finish = portable.decode_rows if rows else portable.decode
     if cursor[0] > payload.size or finish(payload, bits, entries, *rows, states, cursor, flat) < 0:
         raise FrameError("the payload does not fit its tables")
 
 
-def _advance(payload: Array, tables: tuple[Any, ...], states: Array, cursor: Array, out: Array) -> None:
-    """Decode by vectors with `tables`: bits, entries, maybe rows; `cursor` may end beyond a payload cut short."""
-    run, lanes = simd.decode_rows if len(tables) == 3 else simd.decode, states.size
+def _advance(run: Kernel, payload: Array, tables: tuple[Any, ...], states: Array, cursor: Array, out: Array) -> None:
+    """Decode by vectors with the `tables` that `run` takes; `cursor` may end beyond a payload cut short."""
+    lanes = states.size
     run(payload, *tables, states, cursor, out)
     # It stops where less than a word for each lane is left, which may serve for many symbols: go on with zeros behind.
     if out.size - int(cursor[1]) >= lanes:

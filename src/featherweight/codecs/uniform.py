@@ -28,8 +28,10 @@ from typing import ClassVar
 import ml_dtypes
 import numpy as np
 
+from featherweight import dtypes
 from featherweight.codecs._kernels import _floats
 from featherweight.codecs._kernels import uniform as kernels
+from featherweight.codecs._kernels._lookup import GATHER
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError
 from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
@@ -66,7 +68,8 @@ def _points(step: float, index: Array, shifts: Array, out: Array) -> None:
         if index.dtype == np.int8 and index.size > _BYTES.size:  # there are few points then
             table = np.empty(_BYTES.size, kind)
             kernels.RECONSTRUCT[table.itemsize](_BYTES, points.astype(kind), step, table)
-            kernels.LOOK_UP[table.itemsize](index.view(np.uint8), np.nan_to_num(table), values)
+            words = dtypes.bits_view(np.nan_to_num(table))
+            GATHER[1, table.itemsize](index.view(np.uint8), words, dtypes.bits_view(values))
         else:
             kernels.RECONSTRUCT[values.itemsize](index.astype(np.int32), points.astype(kind), step, values)
     if values is not out:

@@ -3,6 +3,9 @@
 Uncompiled, a vector is a NumPy array of 16 ``uint32`` and a mask an integer whose bit l is lane l; compiled, they are
 AVX-512 registers. A position counts elements of its array; of a byte array that holds wider words, bytes. Nothing here
 checks bounds: every function says what it touches.
+
+Some take a vector for 32 words or 64 bytes, each lane holding its own from the least significant on; `count16`,
+`named8` and `named16` want `PERMUTES` as well.
 """
 
 from __future__ import annotations
@@ -17,31 +20,44 @@ from featherweight.kernel import primitive
 
 __all__ = [
     "AVX512",
+    "PERMUTES",
     "WIDTH",
     "both",
     "choose",
+    "choose16",
     "compress",
+    "count16",
+    "differ",
     "either",
     "expand",
     "gather",
+    "has16",
     "high",
     "left",
+    "left16",
     "less",
     "load",
     "load8",
     "load16le",
+    "load_bytes",
     "minus",
+    "named8",
+    "named16",
     "permute",
     "plus",
     "right",
+    "settle",
     "splat",
     "store",
     "store8",
     "store16le",
+    "store_half",
+    "stream",
     "times",
 ]
 
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+PERMUTES = AVX512 | {"avx512vbmi", "avx512bitalg"}
 WIDTH = 16
 _LANES = np.arange(WIDTH, dtype=np.uint32)
 
@@ -191,6 +207,58 @@ def _emit_expand(builder: Any, vector: Any, mask: Any, instead: Any) -> Any:
     return _call(builder, name, _lanes(32), vector, instead, _mask(builder, mask))
 
 
+def _emit_named(bits: int) -> Callable[..., Any]:
+    def emit(builder: Any, low: Any, high: Any, index: Any) -> Any:
+        kind = _ir().VectorType(_word(bits), 512 // bits)
+        low, high, index = (builder.bitcast(each, kind) for each in (low, high, index))
+        name = f"llvm.x86.avx512.vpermi2var.{'qi' if bits == 8 else 'hi'}.512"
+        return builder.bitcast(_call(builder, name, kind, low, index, high), _lanes(32))
+
+    return emit
+
+
+def _words() -> Any:
+    return _ir().VectorType(_word(16), 2 * WIDTH)
+
+
+def _emit_left16(builder: Any, one: Any, bits: Any) -> Any:
+    moved = builder.shl(builder.bitcast(one, _words()), builder.bitcast(bits, _words()))
+    return builder.bitcast(moved, _lanes(32))
+
+
+def _emit_count16(builder: Any, one: Any) -> Any:
+    counts = _call(builder, "llvm.ctpop.v32i16", _words(), builder.bitcast(one, _words()))
+    return builder.bitcast(counts, _lanes(32))
+
+
+def _emit_has16(builder: Any, one: Any, bits: Any) -> Any:
+    found = builder.bitcast(builder.and_(one, bits), _words())
+    mask = builder.icmp_unsigned("!=", found, _ir().Constant(_words(), [0] * 2 * WIDTH))
+    return builder.zext(builder.bitcast(mask, _word(32)), _word(64))
+
+
+def _emit_choose16(builder: Any, mask: Any, one: Any, other: Any) -> Any:
+    chosen = builder.bitcast(builder.trunc(mask, _word(32)), _ir().VectorType(_word(1), 2 * WIDTH))
+    return builder.bitcast(
+        builder.select(chosen, builder.bitcast(one, _words()), builder.bitcast(other, _words())), _lanes(32)
+    )
+
+
+def _emit_store_half(builder: Any, array: Any, position: Any, vector: Any) -> None:
+    ir = _ir()
+    half = builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(_word(32), 8), list(range(8))))
+    builder.store(half, _at(builder, array, position, half.type), align=1)
+
+
+def _emit_stream(builder: Any, array: Any, position: Any, vector: Any) -> None:
+    store = builder.store(vector, _at(builder, array, position, _lanes(32)), align=64)
+    store.set_metadata("nontemporal", builder.module.add_metadata([_word(32)(1)]))
+
+
+def _emit_settle(builder: Any, _: Any) -> None:
+    builder.fence("seq_cst")
+
+
 def _emit_binary(name: str) -> Callable[..., Any]:
     return lambda builder, one, other: getattr(builder, name)(one, other)
 
@@ -229,6 +297,12 @@ def both(one: Any, other: Any) -> Any:
 def either(one: Any, other: Any) -> Any:
     """Return the bits that are in one or the other."""
     return one | other
+
+
+@primitive(twin=_twin("vector", _emit_binary("xor")))
+def differ(one: Any, other: Any) -> Any:
+    """Return the bits that are in one and not in the other."""
+    return one ^ other
 
 
 @primitive(twin=_twin("vector", _emit_binary("shl")))
@@ -285,6 +359,30 @@ def store16le(array: Any, position: Any, vector: Any) -> None:
     array[position : int(position) + 2 * WIDTH] = vector.astype("<u2").view(np.uint8)
 
 
+@primitive(twin=_twin("vector", _emit_load(32)))
+def load_bytes(array: Any, position: Any) -> Any:
+    """Return 64 neighbouring bytes of a byte array."""
+    return array[position : int(position) + 4 * WIDTH].view(np.uint32).copy()
+
+
+@primitive(twin=_twin("void", _emit_store_half))
+def store_half(array: Any, position: Any, vector: Any) -> None:
+    """Store the first 8 lanes into 32 neighbouring bytes of a byte array."""
+    array[position : int(position) + 2 * WIDTH] = vector.view(np.uint8)[: 2 * WIDTH]
+
+
+@primitive(twin=_twin("void", _emit_stream))
+def stream(array: Any, position: Any, vector: Any) -> None:
+    """Store a vector past the caches to 64 bytes that begin at a multiple of 64; `settle` when all is stored."""
+    place = array[position:].view(np.uint8)[: 4 * WIDTH]
+    place[:] = vector.view(np.uint8)
+
+
+@primitive(twin=_twin("void", _emit_settle))
+def settle(array: Any) -> None:
+    """Let no other thread see what is stored later before it sees what was streamed to an array."""
+
+
 @primitive(twin=_twin("vector", _emit_gather))
 def gather(array: Any, index: Any) -> Any:
     """Return the elements of a ``uint32`` array at the positions in `index`, all of which must be inside it."""
@@ -295,6 +393,46 @@ def gather(array: Any, index: Any) -> Any:
 def permute(table: Any, index: Any) -> Any:
     """Return the lanes of `table` that the lowest four bits of each lane of `index` name."""
     return table[index & np.uint32(WIDTH - 1)]
+
+
+@primitive(twin=_twin("vector", _emit_named(8)))
+def named8(low: Any, high: Any, index: Any) -> Any:
+    """Return the bytes of `low` and, behind them, `high` that the lowest seven bits of each byte of `index` name."""
+    table = np.concatenate((low, high)).view(np.uint8)
+    return table[index.view(np.uint8) & np.uint8(127)].view(np.uint32)
+
+
+@primitive(twin=_twin("vector", _emit_named(16)))
+def named16(low: Any, high: Any, index: Any) -> Any:
+    """Return the words of `low` and, behind them, `high` that the lowest six bits of each word of `index` name."""
+    table = np.concatenate((low, high)).view(np.uint16)
+    return table[index.view(np.uint16) & np.uint16(63)].view(np.uint32)
+
+
+@primitive(twin=_twin("vector", _emit_left16))
+def left16(one: Any, bits: Any) -> Any:
+    """Shift each word left by `bits`, 32 numbers below 16."""
+    return (one.view(np.uint16) << bits.view(np.uint16)).view(np.uint32)
+
+
+@primitive(twin=_twin("vector", _emit_count16))
+def count16(one: Any) -> Any:
+    """Return how many bits are set in each word."""
+    return np.bitwise_count(one.view(np.uint16)).astype(np.uint16).view(np.uint32)
+
+
+@primitive(twin=_twin("uint64", _emit_has16))
+def has16(one: Any, bits: Any) -> Any:
+    """Return the mask of the 32 words that have any of the bits."""
+    found = (one & bits).view(np.uint16) != np.uint16(0)
+    return np.packbits(found, bitorder="little").view(np.uint32)[0]
+
+
+@primitive(twin=_twin("vector", _emit_choose16))
+def choose16(mask: Any, one: Any, other: Any) -> Any:
+    """Return the words of `one` that are in a mask of 32, and those of `other` elsewhere."""
+    chosen = (np.uint32(mask) >> np.arange(2 * WIDTH, dtype=np.uint32) & np.uint32(1)).astype(bool)
+    return np.where(chosen, one.view(np.uint16), other.view(np.uint16)).view(np.uint32)
 
 
 @primitive(twin=_twin("uint64", _emit_less))

@@ -8,7 +8,7 @@ from numpy import float32, float64, int32, int64
 
 from featherweight.kernel import kernel
 
-__all__ = ["LOOK_UP", "QUANTIZE", "RECONSTRUCT", "offsets"]
+__all__ = ["QUANTIZE", "RECONSTRUCT", "offsets"]
 
 LIMIT = 1 << 30
 
@@ -54,21 +54,8 @@ def _reconstruct8(index: Any, points: Any, step: Any, out: Any) -> None:
         out[i] = step * (value if k >= int32(0) else -value)
 
 
-@kernel("void(u1[r], f4[r], f4[w])")
-def _look_up4(index: Any, points: Any, out: Any) -> None:
-    for i in range(out.size):
-        out[i] = points[index[i]]
-
-
-@kernel("void(u1[r], f8[r], f8[w])")
-def _look_up8(index: Any, points: Any, out: Any) -> None:
-    for i in range(out.size):
-        out[i] = points[index[i]]
-
-
 QUANTIZE = {4: _quantize4, 8: _quantize8}
 RECONSTRUCT = {4: _reconstruct4, 8: _reconstruct8}
-LOOK_UP = {4: _look_up4, 8: _look_up8}
 
 
 @kernel("void(f4[r], i4[r], f8, f8[w], i8[w])")

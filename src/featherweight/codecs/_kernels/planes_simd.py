@@ -1,0 +1,73 @@
+"""The plane codec's loops for results too large for the caches, by vectors whose stores pass them by.
+
+A plain store first fetches the line that it changes: for a whole tensor that is a read of memory for every write. Each
+loop makes whole lines of 64 bytes from word `first` on, which begins one, and returns where the first word lies that
+is not made. Words of 16 bits go in pairs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy import int64, uint64
+
+from featherweight.codecs._kernels import _vector as v
+from featherweight.codecs._kernels.words import ROTATE, ZIGZAG
+from featherweight.kernel import kernel, primitive
+
+__all__ = ["merge16", "merge32"]
+
+_0, _1, _8, _15, _16, _24, _31, _32 = (uint64(value) for value in (0, 1, 8, 15, 16, 24, 31, 32))
+_BYTES = uint64(0x00FF00FF)
+_LOWEST = uint64(0x00010001)
+_BELOW = uint64(0x7FFF7FFF)
+
+
+@primitive
+def _spread(plane: Any, at: Any) -> Any:
+    """Return 32 bytes as words."""
+    pairs = v.load16le(plane, at)
+    return v.both(v.either(pairs, v.left(pairs, v.splat(_8))), v.splat(_BYTES))
+
+
+@primitive
+def _unfolded16(words: Any, how: Any) -> Any:
+    upper, sign = v.both(v.right(words, v.splat(_1)), v.splat(_BELOW)), v.both(words, v.splat(_LOWEST))
+    if how == ROTATE:
+        return v.either(upper, v.left(sign, v.splat(_15)))
+    if how == ZIGZAG:
+        return v.differ(upper, v.minus(v.left(sign, v.splat(_16)), sign))
+    return words
+
+
+@primitive
+def _unfolded32(words: Any, how: Any) -> Any:
+    upper = v.right(words, v.splat(_1))
+    if how == ROTATE:
+        return v.either(upper, v.left(words, v.splat(_31)))
+    if how == ZIGZAG:
+        return v.differ(upper, v.minus(v.splat(_0), v.both(words, v.splat(_1))))
+    return words
+
+
+@kernel("i8(u1[r], u1[r], i8, u8, u2[w])")
+def merge16(a: Any, b: Any, how: Any, first: Any, words: Any) -> Any:
+    at, size = first, uint64(words.size)
+    while at + _32 <= size:
+        pairs = v.either(v.left(_spread(a, at), v.splat(_8)), _spread(b, at))
+        v.stream(words, at, _unfolded16(pairs, how))
+        at += _32
+    v.settle(words)
+    return int64(at)
+
+
+@kernel("i8(u1[r], u1[r], u1[r], u1[r], i8, u8, u4[w])")
+def merge32(a: Any, b: Any, c: Any, d: Any, how: Any, first: Any, words: Any) -> Any:
+    at, size = first, uint64(words.size)
+    while at + _16 <= size:
+        high = v.either(v.left(v.load8(a, at), v.splat(_24)), v.left(v.load8(b, at), v.splat(_16)))
+        low = v.either(v.left(v.load8(c, at), v.splat(_8)), v.load8(d, at))
+        v.stream(words, at, _unfolded32(v.either(high, low), how))
+        at += _16
+    v.settle(words)
+    return int64(at)
