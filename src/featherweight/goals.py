@@ -29,7 +29,8 @@ MOST_TRIALS = 40
 MOST_DECIBELS = 3000  # more than the squares of any two numbers can be apart, nearly
 STEADY = ("bits", "size", "nmse", "snr")  # goals that samples tell of, and that a few tensors can meet
 ROUGHLY, MENDABLY = 20, 12  # how many times as far off samples may end, and what a few tensors then mend
-MENDINGS = 3
+MENDINGS, MENDING_TRIALS = 3, 3
+FARTHEST = 40.0  # octaves that a search goes from where it begins
 MOST_APART = 0.08  # octaves, about, between steps of one file
 LEAST_MOVE = 5e-3  # octaves of a step, between which misses tell a slope
 NEAR = {"size": 2e-3, "error": 5e-3, "score": 0.02}  # how close is close enough, in octaves
@@ -195,6 +196,57 @@ def _guess(goal: Goal, scale: float) -> float:
     return math.log2(scale * 4.13) - min(bits, 20.0)
 
 
+class _Border:
+    """Where a goal is just met, on a line along which sizes fall and errors grow, as measurements close in on it."""
+
+    def __init__(self, goal: Goal, begin: _Begin) -> None:
+        self.goal, self.begin, self.slope = goal, begin, begin.slope or 0.0
+        self.aim, self.width = -0.4 * NEAR[goal.kind], begin.width
+        self.inside: dict[str, tuple[float, float]] = {}  # the nearest points on either side: place and miss
+        self.seen: list[tuple[float, float]] = []
+
+    def add(self, place: float, miss: float) -> None:
+        """Take note of what was measured at a place."""
+        met = miss <= 0
+        self.inside["high" if met == (self.goal.kind == "size") else "low"] = place, miss
+        self.seen.append((place, miss))
+        if self.slope and len(self.seen) > 1:
+            self.slope = self._secant()
+
+    def next(self) -> float | None:
+        """Return where to measure next; None where it is closed in on, or out of reach."""
+        place, miss = self.seen[-1]
+        if len(self.inside) == 2:
+            if self.inside["high"][0] - self.inside["low"][0] < NEAR[self.goal.kind] / 8:
+                return None
+            return self._between()
+        step = (self.aim - miss) / self.slope if self.slope and math.isfinite(miss) else 0.0
+        step = max(abs(max(-8.0, min(8.0, step))), self.width / 8)
+        place += -step if "high" in self.inside else step
+        self.width *= 2
+        return place if abs(place - self.begin.place) < FARTHEST else None
+
+    def straight(self, place: float, miss: float) -> float:
+        """Return where a straight line through a point puts the border."""
+        return place + (self.aim - miss) / (self.slope or 1.0)
+
+    def _secant(self) -> float:
+        """Return the slope between the two points that are nearest to the border, if it is a likely one."""
+        (here, miss), (there, other) = sorted(self.seen, key=lambda each: abs(each[1]))[:2]
+        if not math.isfinite(other) or not LEAST_MOVE < abs(here - there) < 2:
+            return self.slope
+        found = (other - miss) / (there - here)
+        return found if 0.25 < found / self.slope < 4 else self.slope
+
+    def _between(self) -> float:
+        """Aim a little inside of where a straight line puts the border, and never too near to what is known."""
+        (low, below), (high, above) = self.inside["low"], self.inside["high"]
+        share = 0.5
+        if high - low <= 2 and self.goal.kind != "score" and math.isfinite(below - above) and below != above:
+            share = (below - self.aim) / (below - above)
+        return low + (high - low) * min(0.95, max(0.05, share))
+
+
 def _search(
     goal: Goal,
     family: Family,
@@ -202,61 +254,42 @@ def _search(
     rehearse: Rehearsal,
     begin: _Begin,
     *,
-    near: float | None = None,
-    known: _Found | None = None,
-    most: int = MOST_TRIALS,
+    near: float = 0.0,
 ) -> _Found:
-    """Find where the goal is just met, on a line along which sizes fall and errors grow.
-
-    With `near` it is enough to be so many times as far off as is near enough, met or not. Of a line of which a point is
-    `known` already the nearest is returned that `most` trials have found, met or not.
-    """
-    slope = begin.slope or {"size": -0.3, "error": 1.0 if goal.max_error else 2.0}.get(goal.kind, 0.0)
-    low, high = begin.place - 40.0, begin.place + 40.0
-    inside: dict[str, tuple[float, float]] = {}  # the nearest points on either side: place and miss
-    seen: list[tuple[float, float]] = []
+    """Find where the goal is just met; with `near` it is enough to be so many times as far off as is near enough."""
+    border, x = _Border(goal, begin), begin.place
     best: tuple[float, float, Plan, Outcome] | None = None
     nearest: tuple[float, Outcome] | None = None
-    x, width, aim = begin.place, begin.width, -0.4 * NEAR[goal.kind]
-    for trial in range(most + (known is not None)):
-        first = trial == 0 and known is not None
-        here = known.place if first and known else x
-        plan, outcome = (known.plan, known.outcome) if first and known else (plan := plan_at(x), rehearse(plan))
+    for _ in range(MOST_TRIALS):
+        plan = plan_at(x)
+        outcome = rehearse(plan)
         miss = goal.miss(outcome)
-        met = miss <= 0
-        finer = met if goal.kind == "size" else not met  # where the border lies
-        inside["high" if finer else "low"] = here, miss
-        seen.append((here, miss))
-        if goal.kind == "size" and len(seen) == 1 and begin.slope is None and not family.choices:
-            slope = -min(4.0, max(0.05, outcome.weights / (8 * outcome.size)))  # a bit a weight for an octave of a step
-        slope = _slope(seen, slope)
-        done = goal.just(outcome) or (near is not None and abs(miss) < near * NEAR[goal.kind])
-        if done or ((met or known is not None) and (best is None or abs(miss) < abs(best[1]))):
+        border.slope = border.slope or _likely_slope(goal, family, outcome)
+        border.add(x, miss)
+        done = goal.just(outcome) or abs(miss) < near * NEAR[goal.kind]
+        if done or (miss <= 0 and (best is None or abs(miss) < abs(best[1]))):
             if best is not None:
                 best[3].discard()
-            best = here, miss, plan, outcome
+            best = x, miss, plan, outcome
         else:
             outcome.discard()
         if nearest is None or miss < nearest[0]:
             nearest = miss, outcome
-        if done or _closed(inside, goal):
+        if done or (following := border.next()) is None:
             break
-        if first:
-            continue
-        if "low" in inside and "high" in inside:
-            x = _between(inside, aim, halve=goal.kind == "score")
-        else:
-            step = (aim - miss) / slope if slope and math.isfinite(miss) else 0.0
-            step = max(-8.0, min(8.0, step))
-            x += (-1 if finer else 1) * max(abs(step), width / 8)
-            width *= 2
-        if not low < x < high:
-            break
+        x = following
     if best is None:
         assert nearest is not None
         raise ArgumentError(_out_of_reach(goal, family, nearest[1]))
     place, miss, plan, outcome = best
-    return _Found(plan, outcome, place, _Begin(place + (aim - miss) / (slope or 1.0), 0.02, slope))
+    return _Found(plan, outcome, place, _Begin(border.straight(place, miss), 0.02, border.slope or None))
+
+
+def _likely_slope(goal: Goal, family: Family, outcome: Outcome) -> float:
+    """Return how misses likely grow along the line; 0 of scores, of which that cannot be said."""
+    if goal.kind == "size":  # a bit a weight for an octave of a step
+        return -0.3 if family.choices else -min(4.0, max(0.05, outcome.weights / (8 * outcome.size)))
+    return {"error": 1.0 if goal.max_error else 2.0}.get(goal.kind, 0.0)
 
 
 def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, place: float, slope: float) -> _Found:
@@ -265,61 +298,52 @@ def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, plac
     They are so many that their steps need not be far from the one at `place`, which would cost more than it spares:
     bytes spent anywhere at nearly the same slope are spent nearly as well.
     """
-    plan, outcome = found.plan, found.outcome
-    change = 2.0 ** (-0.4 * NEAR[goal.kind] - goal.miss(outcome)) - 1
-    own = {
-        name: (size, error.noise)
-        for name, (size, error) in outcome.tensors.items()
-        if error and error.noise and plan.recipe_for(name) is plan.recipe
-    }
-    every = sum(size for size, _ in own.values())
-    wanted = abs(change / slope) * math.log2(math.e) / MOST_APART * every
-    ordered, total, chosen = sorted(own, key=lambda name: own[name][0]), 0, []
-    for most, names in ((1.2 * wanted, reversed(ordered)), (math.inf, ordered)):  # large ones are soon coded
-        for name in names:
-            if name not in chosen and total < 0.8 * wanted and total + own[name][0] < most:
-                chosen.append(name)
-                total += own[name][0]
-    if not chosen or total > every / 2:
+    change = 2.0 ** (-0.4 * NEAR[goal.kind] - goal.miss(found.outcome)) - 1
+    chosen = _few(found, abs(change / slope) * math.log2(math.e) / MOST_APART)
+    error, tensors = found.outcome.error, found.outcome.tensors
+    total = sum(tensors[name][0] for name in chosen)
+    noise = sum(each.noise for name in chosen if (each := tensors[name][1]))
+    share = min(1.0, total / found.outcome.size if goal.kind == "size" else noise / error.noise)
+    if not share or not 0.5 < 1 + change / share < 2:
         return found
-    noise = sum(own[name][1] for name in chosen)
-    share = min(1.0, total / outcome.size if goal.kind == "size" else noise / outcome.error.noise)
-    if not 0.5 < 1 + change / share < 2:
-        return found
-
-    def plan_at(x: float) -> Plan:
-        recipe = family(float(f"{2.0**x:.5g}"))
-        return plan.each({**plan.chosen, **dict.fromkeys(chosen, recipe)})
-
-    begin = _Begin(place + math.log2(1 + change / share) / slope, 0.02, slope * share)
-    with contextlib.suppress(ArgumentError):  # at the end of what a step can be
-        return _search(goal, family, plan_at, rehearse, begin, known=found._replace(place=place), most=3)
+    x = place + math.log2(1 + change / share) / slope
+    border = _Border(goal, _Begin(x, 0.02, slope * share))
+    border.add(place, goal.miss(found.outcome))
+    for _ in range(MENDING_TRIALS):
+        try:
+            recipe = family(float(f"{2.0**x:.5g}"))
+        except ArgumentError:  # at the end of what a step can be
+            break
+        plan = found.plan.each({**found.plan.chosen, **dict.fromkeys(chosen, recipe)})
+        outcome = rehearse(plan)
+        border.add(x, goal.miss(outcome))
+        if abs(goal.miss(outcome)) < abs(goal.miss(found.outcome)):
+            found.outcome.discard()
+            found = found._replace(plan=plan, outcome=outcome)
+        else:
+            outcome.discard()
+        if goal.just(found.outcome) or (following := border.next()) is None:
+            break
+        x = following
     return found
 
 
-def _slope(seen: list[tuple[float, float]], slope: float) -> float:
-    """Return the slope between the two of the points that are nearest to the border, if it is a likely one."""
-    if not slope or len(seen) < 2:
-        return slope
-    (here, miss), (there, other) = sorted(seen, key=lambda each: abs(each[1]))[:2]
-    if not math.isfinite(other) or not LEAST_MOVE < abs(here - there) < 2:
-        return slope
-    found = (other - miss) / (there - here)
-    return found if 0.25 < found / slope < 4 else slope
-
-
-def _closed(inside: Mapping[str, tuple[float, float]], goal: Goal) -> bool:
-    return len(inside) == 2 and inside["high"][0] - inside["low"][0] < NEAR[goal.kind] / 8
-
-
-def _between(inside: Mapping[str, tuple[float, float]], aim: float, *, halve: bool) -> float:
-    """Aim a little inside of where a straight line puts the border, and never too near to what is known."""
-    (low, below), (high, above) = inside["low"], inside["high"]
-    known = math.isfinite(below) and math.isfinite(above) and below != above
-    share = (below - aim) / (below - above) if known else 0.5
-    if halve or high - low > 2:
-        share = 0.5
-    return low + (high - low) * min(0.95, max(0.05, share))
+def _few(found: _Found, share: float) -> list[str]:
+    """Choose tensors that take the step of all, up to about a share of their bytes; none if half were not enough."""
+    own = {
+        name: size
+        for name, (size, error) in found.outcome.tensors.items()
+        if error and error.noise and found.plan.recipe_for(name) is found.plan.recipe
+    }
+    every = sum(own.values())
+    wanted, total, chosen = share * every, 0, list[str]()
+    ordered = sorted(own, key=lambda name: own[name])
+    for most, names in ((1.2 * wanted, reversed(ordered)), (math.inf, ordered)):  # large ones are soon coded
+        for name in names:
+            if name not in chosen and total < 0.8 * wanted and total + own[name] < most:
+                chosen.append(name)
+                total += own[name]
+    return chosen if total <= every / 2 else []
 
 
 def _by_choice(goal: Goal, plan: Plan, family: Family, rehearse: Rehearsal) -> tuple[Plan, Outcome]:
