@@ -75,11 +75,11 @@ def test_the_search_finds_the_best_path(states: int) -> None:
     rates = np.sort(rng.integers(0, 1 << 16, (2, 64)), axis=1).astype(np.uint32).reshape(-1)
     parts = np.abs(rng.standard_normal(40) * 100).astype(np.uint32)
     weights, classes = np.full(40, 16, np.uint8), np.zeros(40, np.uint8)
-    costs, decisions = np.empty(2 * states + 4, np.uint32), np.empty(40 * (states + 7 >> 3), np.uint8)
+    costs, decisions = np.empty(2 * states + 4, np.uint32), np.empty(40 * ((states + 7 >> 3) + 1), np.uint8)
     index, shared = np.empty(40, np.uint32), (parts, weights, classes, *trellis_module._paired(rates.reshape(2, 64)))
     one, many = np.uint64(1), np.uint64(states)
     portable.forward(*shared, _machines.edges(states), costs, decisions, one, many)
-    portable.backward(*shared, _machines.paths(states), costs, decisions, one, many, index)
+    portable.backward(parts, _machines.paths(states), costs, decisions, one, many, index)
     state, spent = 0, 0
     for a, k in zip(parts.astype(int), index.view(np.int32).astype(int), strict=True):
         size, quantizer = abs(k), state & 1

@@ -280,19 +280,24 @@ class _Search:
     def best(self, parts: Array, rates: _Rates) -> Array:
         """Return the indices of the best paths, without their signs."""
         states, lanes = self.stage.states, 1 << self.paths
-        words, steps = states + 7 >> 3, self.size >> self.paths
+        words, steps = (states + 7 >> 3) + 1, self.size >> self.paths
         edges, paths, out = _machines.edges(states), _machines.paths(states), np.empty(self.size, np.int32)
         given, found = (parts, self.weights, self.classes, *rates), out.view(np.uint32)
         if lanes >= WIDTH and features() >= AVX512:
-            costs, decisions = np.empty(2 * states * WIDTH + 64, np.uint32), np.empty(steps * words * WIDTH, np.uint8)
-            for group in range(0, lanes, WIDTH):
+            many = min(lanes, simd.PATHS)
+            costs = np.empty((2 * states + 4) * many, np.uint32)
+            decisions = np.empty(steps * words * many, np.uint8)
+            for group in range(0, lanes, many):
                 which = np.uint64(lanes), np.uint64(group), np.uint64(states)
-                simd.forward(*given, edges, costs, decisions, *which)
-                simd.backward(*given, paths, costs, decisions, *which, found)
+                if states == 8:
+                    simd.forward8(*given, costs, decisions, *which[:2])
+                else:
+                    simd.forward(*given, edges, costs, decisions, *which)
+                simd.backward(parts, paths, costs, decisions, *which, found)
         else:
             costs, decisions = np.empty(2 * states * lanes + 4, np.uint32), np.empty(steps * words * lanes, np.uint8)
             portable.forward(*given, edges, costs, decisions, np.uint64(lanes), np.uint64(states))
-            portable.backward(*given, paths, costs, decisions, np.uint64(lanes), np.uint64(states), found)
+            portable.backward(parts, paths, costs, decisions, np.uint64(lanes), np.uint64(states), found)
         return out
 
     def shifts(self, parts: Array, index: Array) -> Array | None:
@@ -311,7 +316,8 @@ def _paired(rates: Array) -> _Rates:
     shift = max(int(rates.max()).bit_length() - 16, 0)
     short, sizes = rates >> np.uint32(shift), np.arange(rates.shape[1])
     upper = short[:, np.minimum(sizes + 2, sizes[-1])]
-    paired = np.concatenate((short[:, 1:2] | short[:, 1:2] << np.uint32(16), short | upper << np.uint32(16)), axis=1)
+    paired = short | upper << np.uint32(16)
+    paired = np.concatenate((short[:, 1:2] | short[:, 1:2] << np.uint32(16), paired, paired[:, -1:]), axis=1)
     return _Rates(paired.reshape(-1), np.uint32(rates.shape[1]), np.uint32(shift))
 
 

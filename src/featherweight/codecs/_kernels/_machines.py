@@ -30,10 +30,7 @@ def nexts(states: int) -> Array:
     one-dimensional codes ("Channel coding with multilevel/phase signals", 1982), as systematic feedback machines.
     Without a trellis, 0 states, there is one state.
     """
-    table = np.array([_next(states, s, p) for s in range(states) for p in (0, 1)], np.uint32)
-    table = np.concatenate((table, np.zeros(max(0, 16 - table.size), np.uint32)))
-    table.flags.writeable = False
-    return table
+    return _padded([_next(states, s, p) for s in range(states) for p in (0, 1)])
 
 
 @functools.cache
@@ -54,8 +51,14 @@ def edges(states: int) -> Array:
 
 @functools.cache
 def paths(states: int) -> Array:
-    """Return for each state its two predecessors as 4 · state + subset."""
-    return np.array([[4 * s + 2 * (s & 1) + p for s, p in pairs] for pairs in _before(states)], np.uint32).reshape(-1)
+    """Return for each state its two predecessors as 4 · state + subset, and zeros to 16 at least."""
+    return _padded([4 * s + 2 * (s & 1) + p for pairs in _before(states) for s, p in pairs])
+
+
+def _padded(values: list[int]) -> Array:
+    table = np.array(values + [0] * (16 - len(values)), np.uint32)
+    table.flags.writeable = False
+    return table
 
 
 def path_bits(n: int) -> int:

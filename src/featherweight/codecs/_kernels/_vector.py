@@ -29,8 +29,10 @@ __all__ = [
     "count16",
     "differ",
     "either",
+    "evens",
     "expand",
     "gather",
+    "gather2",
     "has16",
     "high",
     "left",
@@ -43,6 +45,7 @@ __all__ = [
     "minus",
     "named8",
     "named16",
+    "odds",
     "permute",
     "plus",
     "right",
@@ -54,6 +57,7 @@ __all__ = [
     "store_half",
     "stream",
     "times",
+    "turn",
 ]
 
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
@@ -177,6 +181,23 @@ def _emit_gather(builder: Any, array: Any, index: Any) -> Any:
     every = ir.Constant(_lanes(1), [1] * WIDTH)
     nothing = ir.Constant(_lanes(32), [0] * WIDTH)
     return _call(builder, "llvm.x86.avx512.mask.gather.dpi.512", _lanes(32), nothing, base, index, every, _word(32)(4))
+
+
+def _emit_gather2(builder: Any, array: Any, index: Any) -> Any:
+    ir = _ir()
+    kinds = ir.VectorType(_word(64), 8), ir.VectorType(_word(1), 8)
+    base = builder.bitcast(array, _word(8).as_pointer())
+    half = builder.shuffle_vector(index, index, ir.Constant(ir.VectorType(_word(32), 8), list(range(8))))
+    nothing, every = (ir.Constant(kind, [value] * 8) for kind, value in zip(kinds, (0, 1), strict=True))
+    name = "llvm.x86.avx512.mask.gather.dpq.512"
+    return builder.bitcast(_call(builder, name, kinds[0], nothing, base, half, every, _word(32)(4)), _lanes(32))
+
+
+def _emit_shuffle(order: list[int]) -> Callable[..., Any]:
+    def emit(builder: Any, one: Any, other: Any = None) -> Any:
+        return builder.shuffle_vector(one, one if other is None else other, _ir().Constant(_lanes(32), order))
+
+    return emit
 
 
 def _emit_permute(builder: Any, table: Any, index: Any) -> Any:
@@ -387,6 +408,30 @@ def settle(array: Any) -> None:
 def gather(array: Any, index: Any) -> Any:
     """Return the elements of a ``uint32`` array at the positions in `index`, all of which must be inside it."""
     return array[index]
+
+
+@primitive(twin=_twin("vector", _emit_gather2))
+def gather2(array: Any, index: Any) -> Any:
+    """Return, for each of the first 8 lanes of `index`, the element of a ``uint32`` array there and that behind it."""
+    return np.stack((array[index[:8]], array[index[:8] + np.uint32(1)]), axis=1).reshape(-1)
+
+
+@primitive(twin=_twin("vector", _emit_shuffle([*range(8, 16), *range(8)])))
+def turn(vector: Any) -> Any:
+    """Return the last 8 lanes and then the first."""
+    return np.roll(vector, 8)
+
+
+@primitive(twin=_twin("vector", _emit_shuffle(list(range(0, 32, 2)))))
+def evens(one: Any, other: Any) -> Any:
+    """Return the lanes 0, 2, … of `one` and then of `other`."""
+    return np.concatenate((one[::2], other[::2]))
+
+
+@primitive(twin=_twin("vector", _emit_shuffle(list(range(1, 32, 2)))))
+def odds(one: Any, other: Any) -> Any:
+    """Return the lanes 1, 3, … of `one` and then of `other`."""
+    return np.concatenate((one[1::2], other[1::2]))
 
 
 @primitive(twin=_twin("vector", _emit_permute))

@@ -5,8 +5,7 @@ rates are given in the same unit, shifted right so that two fit in a word.
 
 Path l of 2^lanes goes through the elements l, l + 2^lanes, …, so that neighbouring
 elements belong to neighbouring paths and a vector of them moves at once. Of each of the four subsets of the
-reconstruction points (quantizer 0 or 1, index even or odd) only the two neighbours of the element count; which of the
-two is decided alike in both directions.
+reconstruction points (quantizer 0 or 1, index even or odd) only the two neighbours of the element count.
 
 `edges` holds, for each state, its two predecessors and the subsets that lead from them here; `paths` the same for the
 way back, in one word: predecessor · 4 + subset. A subset is 2 · quantizer + parity.
@@ -23,7 +22,7 @@ from featherweight.kernel import kernel, primitive
 __all__ = ["ONE", "UNIT", "backward", "forward", "look_up", "magnitudes", "offsets", "reconstruct", "signed"]
 
 UNIT, ONE = 64, 16
-FAR = uint32(1 << 30)
+FAR, WHILE = uint32(1 << 30), 32  # what states cost that nothing leads to; steps after which costs are brought down
 _0, _1, _2, _3, _6, _7, _8, _16, _256 = (uint32(each) for each in (0, 1, 2, 3, 6, 7, 8, 16, 256))
 _HALF = uint32(0xFFFF)
 
@@ -42,11 +41,12 @@ def magnitudes(x: Any, scale: Any, out: Any) -> Any:
 
 
 @primitive
-def pair(a: Any, weight: Any, subset: Any, rates: Any, row: Any, last: Any, shift: Any) -> Any:
-    """Return the costs of the two neighbours in a subset and the index of the lower one.
+def _pair(a: Any, weight: Any, subset: Any, rates: Any, row: Any, last: Any, shift: Any) -> Any:
+    """Return the costs of the two neighbours in a subset.
 
     A row of `rates` holds, at k + 1, the rates of the indices k and k + 2, in the low and the high half; below, those
-    of the first odd index and its negative, which are the same; the last one, at `last`, is for all that follow.
+    of the first odd index and its negative, which are the same; the last one, at `last` and behind it, is for all that
+    follow.
     """
     parity, quantizer = subset & _1, subset >> _1
     moved = a + (parity << _7) + (quantizer << _6)
@@ -54,11 +54,10 @@ def pair(a: Any, weight: Any, subset: Any, rates: Any, row: Any, last: Any, shif
     low = moved - (i << _8)
     high = low - _256
     low = a if i == _0 and parity == _0 else low
-    two = rates[row + uint64(quantizer) * (uint64(last) + uint64(1)) + uint64(min((i << _1) + _1 - parity, last))]
+    two = rates[row + uint64(quantizer) * (uint64(last) + uint64(2)) + uint64(min((i << _1) + _1 - parity, last))]
     return (
         uint32(weight * low * low + ((two & _HALF) << shift)),
         uint32(weight * high * high + (two >> _16 << shift)),
-        uint32((i << _1) - parity),
     )
 
 
@@ -78,10 +77,11 @@ def forward(
 ) -> None:
     """Find the cost of the best path to every state, and leave which predecessor it came from, a bit a state.
 
-    `costs` has room for 2 · states · lanes + 4 costs; the last ones stand in its first part.
+    In `decisions`, behind the bytes of these bits, goes one whose bits tell of each subset whether the upper neighbour
+    is the better. `costs` has room for 2 · states · lanes + 4 costs; the last ones stand in its first part.
     """
     steps, wide = uint64(a.size) // lanes, states * lanes
-    words = (states + uint64(7)) >> uint64(3)
+    words = ((states + uint64(7)) >> uint64(3)) + uint64(1)
     for each in range(states):
         for j in range(lanes):
             costs[uint64(each) * lanes + uint64(j)] = FAR if each else _0
@@ -92,10 +92,13 @@ def forward(
         for j in range(lanes):
             lane = uint64(j)
             at = uint64(t) * lanes + lane
-            row = uint64(classes[at]) * uint64(2) * (uint64(last) + uint64(1))
+            row = uint64(classes[at]) * uint64(2) * (uint64(last) + uint64(2))
+            upper = uint8(0)
             for subset in range(4):
-                x, y, _ = pair(a[at], uint32(weights[at]), uint32(subset), rates, row, last, shift)
+                x, y = _pair(a[at], uint32(weights[at]), uint32(subset), rates, row, last, shift)
                 costs[branch + uint64(subset)] = min(x, y)
+                upper |= uint8(uint8(y < x) << uint8(subset))
+            decisions[(uint64(t) * words + words - uint64(1)) * lanes + lane] = upper
             for each in range(states):
                 s = uint64(each)
                 e = uint64(4) * s
@@ -108,7 +111,7 @@ def forward(
                 if y < x:
                     place = (uint64(t) * words + (s >> uint64(3))) * lanes + lane
                     decisions[place] = uint8(decisions[place] | uint8(1 << int64(s & uint64(7))))
-            if uint64(t) & uint64(31) == uint64(31):
+            if t % WHILE == WHILE - 1:
                 least = costs[then + lane]
                 for each in range(states):
                     least = min(least, costs[then + uint64(each) * lanes + lane])
@@ -120,24 +123,11 @@ def forward(
             costs[i] = costs[wide + uint64(i)]
 
 
-@kernel("void(u4[r], u1[r], u1[r], u4[r], u4, u4, u4[r], u4[r], u1[r], u8, u8, u4[w])")
-def backward(
-    a: Any,
-    weights: Any,
-    classes: Any,
-    rates: Any,
-    last: Any,
-    shift: Any,
-    paths: Any,
-    costs: Any,
-    decisions: Any,
-    lanes: Any,
-    states: Any,
-    out: Any,
-) -> None:
+@kernel("void(u4[r], u4[r], u4[r], u1[r], u8, u8, u4[w])")
+def backward(a: Any, paths: Any, costs: Any, decisions: Any, lanes: Any, states: Any, out: Any) -> None:
     """Follow the best paths back and write their indices, of which only -1 has a sign."""
     steps = uint64(a.size) // lanes
-    words = (states + uint64(7)) >> uint64(3)
+    words = ((states + uint64(7)) >> uint64(3)) + uint64(1)
     for j in range(lanes):
         lane = uint64(j)
         state, least = uint64(0), costs[lane]
@@ -147,14 +137,14 @@ def backward(
                 state, least = uint64(each), cost
         for back in range(steps):
             t = steps - uint64(1) - uint64(back)
-            at = t * lanes + lane
             bits = decisions[(t * words + (state >> uint64(3))) * lanes + lane]
             taken = uint64(bits >> uint8(state & uint64(7))) & uint64(1)
             path = paths[uint64(2) * state + taken]
             state = uint64(path >> _2)
-            row = uint64(classes[at]) * uint64(2) * (uint64(last) + uint64(1))
-            x, y, k = pair(a[at], uint32(weights[at]), path & _3, rates, row, last, shift)
-            out[at] = k + _2 if y < x else k
+            parity, quantizer = path & _1, path >> _1 & _1
+            upper = uint32(decisions[(t * words + words - uint64(1)) * lanes + lane]) >> (path & _3) & _1
+            moved = a[t * lanes + lane] + (parity << _7) + (quantizer << _6)
+            out[t * lanes + lane] = uint32((((moved >> _8) + upper) << _1) - parity)
 
 
 @kernel("void(i4[r], u4[r], f4[r], f4, u8, u4[w], f4[w])")
