@@ -87,11 +87,15 @@ def decibels(nmse: float) -> float:
 
 
 class Coded(NamedTuple):
-    """A head whose body was written; whether all of it is lossless; and, if it is not and that was asked, its error."""
+    """A head whose body was written; whether all of it is lossless; and, if it is not and that was asked, its error.
+
+    `value` gives what decoding will, and costs less: entropy coders need not be undone.
+    """
 
     frame: Frame
     exact: bool
     error: Error | None
+    value: Callable[[], Array]
 
 
 class Piece(NamedTuple):
@@ -189,7 +193,7 @@ def encode_into(
     names = tuple(arrays)
     refs_used = tuple(names[i] for i in used)
     frame = Frame(out, root, piece.record, tuple(program.splits), tuple(branches), refs_used)
-    return Coded(frame, made.exact, error)
+    return Coded(frame, made.exact, error, made.value)
 
 
 def _error(x: Array, decoded: Array) -> Error:

@@ -195,26 +195,18 @@ class Channel:
         for start, own, count in group.runs:
             np.add(x[start : start + count], error[own : own + count], out=values[own : own + count])
         for k in np.flatnonzero(odd):
-            values[_slice(group.own_starts[k], group.lengths[k])] = 0
+            values[group.place(k)] = 0
         body: list[Array] = []
         recipe = seeded(group.recipe, self.seed, self.sender, self.step)
         coded = encode_into(body.append, values, recipe, refs=group.refs)
         frame = join(coded.frame, body)
         if self.feedback:
-            self._keep(group, error, values, frame if not coded.exact else None, odd)
+            # What coding loses is owed from now on; the errors of odd parts stay.
+            kept = [(place, error[place].copy()) for place in map(group.place, np.flatnonzero(odd))]
+            np.subtract(values, coded.value(), out=error)
+            for place, old in kept:
+                error[place] = old
         return frame, odd
-
-    def _keep(self, group: Group, error: Array, values: Array, frame: bytes | None, odd: Array) -> None:
-        """Keep what the frame (None where nothing is lost) lacks; the errors of odd parts stay."""
-        kept = [(k, error[_slice(group.own_starts[k], group.lengths[k])].copy()) for k in np.flatnonzero(odd)]
-        if frame is None:
-            error.fill(0)
-        else:
-            decoded = self._out("decoded", group.size)
-            engine.decode(frame, out=decoded, refs=group.refs, threads=1)
-            np.subtract(values, decoded, out=error)
-        for k, old in kept:
-            error[_slice(group.own_starts[k], group.lengths[k])] = old
 
     def _three(self, group: Group, error: Array, x: Array, maxima: Array, odd: Array) -> bytes:
         """Do in one walk what 3LC's three stages would, and the errors."""
@@ -264,7 +256,7 @@ class Channel:
         values, limit = self._in("values", group.size), 16 * group.size + (1 << 20)
         engine.decode(data, out=values, refs=group.refs, max_bytes=limit, threads=1)
         for k in odd:
-            values[_slice(group.own_starts[k], group.lengths[k])] = 0
+            values[group.place(k)] = 0
         for start, own, count in group.runs:
             part, target = values[own : own + count], out[start : start + count]
             with np.errstate(over="ignore", invalid="ignore"):

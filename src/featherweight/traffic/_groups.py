@@ -40,6 +40,11 @@ class Group:
         self.scaled_starts = self.starts[self.owners] + within
         self._template: Frame | None = None
 
+    def place(self, k: Any) -> slice:
+        """Return where part `k` of this group lies in it."""
+        start = int(self.own_starts[k])
+        return slice(start, start + int(self.lengths[k]))
+
     def template(self) -> Frame:
         """Return the head of 3LC for these parts; of it only the record differs from message to message."""
         if self._template is None:
