@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from featherweight.pytorch import CompressionState, compress_hook
+from featherweight.pytorch._peers import TOGETHER, Peers, own_group
 
 TIMEOUT = 6.0
 THREE = "3lc(1.75)"
@@ -128,6 +129,16 @@ def raw_is_what_plain_training_does(rank: int, world: int, folder: Path) -> Any:
             more = sent - 8 * 4 * 2 * values * (world - 1) / world
             # What plain steps really send has heads: two exchanges a bucket, and one more a step.
             found.append(0 < more <= 8 * 8 * (2 * 9 + 1) if warm_up else more == 0)
+    return found
+
+
+def messages_of_any_length(rank: int, world: int, folder: Path) -> Any:
+    """Exchange messages whose lengths and bytes tell by whom, to whom and when they were sent."""
+    peers, found = Peers(own_group(dist.group.WORLD, TIMEOUT), rank, world, TIMEOUT), []
+    for turn, size in enumerate((0, 1, 100, TOGETHER - 1, TOGETHER, TOGETHER + 1, 3 * TOGETHER, 1 << 20)):
+        sent = [bytes([16 * sender + turn]) * (size + sender) for sender in range(world)]
+        received = peers.exchange([sent[rank]] * world, size + world)
+        found += [bytes(each) == other for each, other in zip(received, sent, strict=True)]
     return found
 
 

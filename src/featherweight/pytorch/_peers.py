@@ -1,8 +1,10 @@
 """Messages of varying length between ranks, over gloo; whoever fails says so to the others.
 
-An exchange is the same for all ranks and counted by them. To each peer goes a head of 8 bytes, the length of the
-message, and then the message. A length below zero announces instead why the sender has failed, so that nobody waits
-for it until the time-out.
+An exchange is the same for all ranks and counted by them. To each peer goes the length of the message, 8 bytes, and
+with it the message, or of one above `TOGETHER` bytes so many of them, and the others next: each message that travels
+wakes several threads, which costs more than its bytes. (gloo takes the size of a receiver's memory as the most that it
+may be sent.) A length below zero announces instead why the sender has failed, so that nobody waits for it until the
+time-out.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import torch.distributed as dist
 
 from featherweight.errors import ArgumentError, FeatherweightError
 
-__all__ = ["HEAD", "PeerError", "Peers", "own_group", "seconds"]
+__all__ = ["HEAD", "TOGETHER", "PeerError", "Peers", "own_group", "seconds"]
 
 HEAD = 8
 """Bytes that go before each message."""
 
+TOGETHER = 1 << 16
 _TAGS = 1 << 20
 _TEXT = 2000
 
@@ -49,33 +52,33 @@ class Peers:
         received: list[Any] = [None] * self.world
         received[self.rank] = messages[self.rank]
         deadline = time.monotonic() + self.timeout
-        heads = {peer: torch.zeros(1, dtype=torch.int64) for peer in others}
+        firsts = {peer: torch.empty(HEAD + min(max(most, _TEXT), TOGETHER), dtype=torch.uint8) for peer in others}
         waiting: dict[int, Any] = {}
         sending: list[tuple[int, _Sending]] = []
-        self._kept = [heads, waiting, sending]  # gloo writes into these until it is done, even if we fail first
+        rests: dict[int, tuple[torch.Tensor, Any]] = {}
+        self._kept = [firsts, waiting, sending, rests]  # gloo writes into these until it is done, even if we fail first
         for peer in others:
-            waiting[peer] = self._receive(peer, heads[peer], tag)
+            waiting[peer] = self._receive(peer, firsts[peer], tag)
         for peer in others:
             sending += [(peer, work) for work in self._send(peer, tag, len(messages[peer]), messages[peer])]
-        bodies: dict[int, torch.Tensor] = {}
-        arriving: dict[int, Any] = {}
-        self._kept += [bodies, arriving]
         for peer in others:
             self._wait(peer, waiting[peer], deadline)
-            length = int(heads[peer])
+            first = firsts[peer].numpy()
+            length = int(first[:HEAD].view("<i8")[0])
             if max(length, -length) > max(most, _TEXT):
                 raise PeerError(f"announces a message of {length} bytes", path=f"rank {peer}")
-            body = bodies[peer] = torch.empty(abs(length), dtype=torch.uint8)
-            if length:
-                arriving[peer] = self._receive(peer, body, tag + 1)
             if length < 0:
-                self._wait(peer, arriving[peer], deadline)
-                raise PeerError(f"has failed: {body.numpy().tobytes().decode(errors='replace')}", path=f"rank {peer}")
+                said = first[HEAD : HEAD - length].tobytes().decode(errors="replace")
+                raise PeerError(f"has failed: {said}", path=f"rank {peer}")
+            received[peer] = first[HEAD : HEAD + length]
+            if length > TOGETHER:
+                whole = torch.empty(length, dtype=torch.uint8)
+                whole[:TOGETHER] = firsts[peer][HEAD:]
+                received[peer] = whole.numpy()
+                rests[peer] = whole, self._receive(peer, whole[TOGETHER:], tag + 1)
         deadline = time.monotonic() + self.timeout
-        for peer in others:
-            if peer in arriving:
-                self._wait(peer, arriving[peer], deadline)
-            received[peer] = bodies[peer].numpy()
+        for peer, (_, work) in rests.items():
+            self._wait(peer, work, deadline)
         for peer, work in sending:
             self._wait(peer, work, deadline)
         self._kept = []
@@ -97,10 +100,12 @@ class Peers:
         return 2 * (self._count % _TAGS)
 
     def _send(self, peer: int, tag: int, length: int, message: Any) -> list[Any]:
-        parts = [(torch.tensor([length]), tag)]
-        if len(message):
-            parts.append((torch.frombuffer(bytearray(message), dtype=torch.uint8), tag + 1))
-        return [_Sending(part, self._begin(self.group.send, part, peer, each)) for part, each in parts]
+        first = bytearray(length.to_bytes(HEAD, "little", signed=True)) + bytes(message[:TOGETHER])
+        parts = [(first, tag)]
+        if len(message) > TOGETHER:
+            parts.append((bytearray(message[TOGETHER:]), tag + 1))
+        made = [(torch.frombuffer(part, dtype=torch.uint8), each) for part, each in parts]
+        return [_Sending(part, self._begin(self.group.send, part, peer, each)) for part, each in made]
 
     def _receive(self, peer: int, body: Any, tag: int) -> Any:
         return self._begin(self.group.recv, body, peer, tag)
