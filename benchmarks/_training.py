@@ -32,6 +32,7 @@ BUCKET = 0.25  # MiB: buckets of PyTorch's own size would hold either network wh
 WHOLE = 25
 WARM_UP = 10  # steps that PowerSGD sends plain; its own default is 1,000
 EVALUATIONS = 16
+BUSY = ("encoding", "reducing", "decoding", "communicating")
 CHECKED = 1000  # test images of the points of a curve; its end counts all
 
 
@@ -121,7 +122,7 @@ class Trainer:
         # PowerSGD's hook sends from callbacks, in whatever order they come: over gloo, several buckets crash its ranks.
         bucket = WHOLE if way.startswith("powersgd") else BUCKET
         self.model = DistributedDataParallel(self.network, bucket_cap_mb=bucket, forward_sync_buffers=False)
-        self.payload = register(self.model, way, world)
+        self.payload, self.hook = register(self.model, way, world)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=task.rate, momentum=0.9, nesterov=True, weight_decay=task.decay
         )
@@ -155,15 +156,20 @@ class Trainer:
         self.network.train()
         return 100 * right / min(count, len(images))
 
+    def busy(self) -> dict[str, float]:
+        """Return the seconds that our hook has spent so far, by what it spent them on."""
+        found = self.hook.stats() if isinstance(self.hook, CompressionState) else None
+        return {name: getattr(found, name) for name in BUSY} if found else {}
+
     def _precision(self) -> Any:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.task.bf16)
 
 
-def register(model: Any, way: str, world: int) -> Callable[[int], dict[str, float]]:
-    """Have a model exchange gradients in this way; return what tells the bytes that a rank sends in so many steps.
+def register(model: Any, way: str, world: int) -> tuple[Callable[[int], dict[str, float]], Any]:
+    """Have a model exchange gradients in this way; return what tells the bytes sent in so many steps, and the state.
 
-    These are counted above the network: `bytes` in coded steps, `plain` what they would have been in f32, `warm_up`
-    before. Of PyTorch's own they are computed: a ring sends twice the share of the others.
+    The bytes are a rank's, counted above the network: `bytes` in coded steps, `plain` what they would have been in f32,
+    `warm_up` before. Of PyTorch's own they are computed: a ring sends twice the share of the others.
     """
     name, late = way.removesuffix(LATE), way.endswith(LATE)
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -194,7 +200,7 @@ def register(model: Any, way: str, world: int) -> Callable[[int], dict[str, floa
             return {"bytes": found.push + found.pull, "plain": found.plain, "warm_up": found.warm_up}
 
     model.register_comm_hook(state, _after_backward(called) if late else called)
-    return payload
+    return payload, state
 
 
 def _after_backward(
@@ -243,7 +249,10 @@ def train(rank: int, world: int, meeting: str, task: str, way: str, seed: int, s
 def time_steps(
     rank: int, world: int, meeting: str, task: str, ways: Sequence[str], rounds: int, steps: int, interface: str
 ) -> dict[str, Any]:
-    """Take steps in all ways by turns; return, for each, the seconds of a step by round, and its bytes on the wire."""
+    """Take steps in all ways by turns; return, for each, the seconds of a step by round, and its bytes on the wire.
+
+    `busy` tells what of a step our hook's threads spent on what, on average; they work beside the backward pass.
+    """
     _meet(rank, world, meeting)
     chosen = TASKS[task]
     images = Images(chosen, "train", 10_000)
@@ -252,7 +261,7 @@ def time_steps(
         for _ in range(WARM_UP + 2):
             trainer.step()
     times: dict[str, list[float]] = {way: [] for way in ways}
-    wire = dict.fromkeys(ways, 0)
+    wire, before_all = dict.fromkeys(ways, 0), {way: trainer.busy() for way, trainer in trainers.items()}
     for _ in range(rounds):
         for way, trainer in trainers.items():
             dist.barrier()
@@ -265,7 +274,12 @@ def time_steps(
             wire[way] += _hosts.sent(interface) - before
             times[way].append(statistics.fmean(each))
     dist.destroy_process_group()
-    return {way: {"seconds": times[way], "wire": wire[way] / rounds / steps} for way in ways}
+    all_steps = rounds * steps
+    busy = {
+        way: {name: (seconds - before_all[way][name]) / all_steps for name, seconds in trainer.busy().items()}
+        for way, trainer in trainers.items()
+    }
+    return {way: {"seconds": times[way], "wire": wire[way] / all_steps, "busy": busy[way]} for way in ways}
 
 
 def _meet(rank: int, world: int, meeting: str) -> None:
