@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 import featherweight
+from featherweight.codecs._kernels import threelc
 from featherweight.dtypes import Array
 from featherweight.errors import (
     ArgumentError,
@@ -108,6 +110,20 @@ def test_one_walk_gives_the_bytes_of_three_stages(data: st.DataObject) -> None:
         assert expected.tobytes() == np.concatenate([out[part] for part in large]).tobytes()
         kept = channel.state_dict()["error"]
         assert (added - expected).tobytes() == np.concatenate([kept[part] for part in large]).tobytes()
+
+
+@given(st.data())
+def test_parts_that_are_quantized_at_once_come_out_as_all_others(data: st.DataObject) -> None:
+    parts = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=5))
+    s = data.draw(st.sampled_from([1.0, 1.3, 1.75, 1.99]))
+    steps = data.draw(arrays(np.float32, (3, sum(parts)), elements=st.floats(width=32), fill=st.floats(width=32)))
+    found = []
+    for near in (20, 0):  # some of the parts, none of them
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(threelc, "NEAR", near)
+            channel = Channel(THREE.format(s), parts, least=0)
+            found.append([(channel.send(x), channel.state_dict()["error"].tobytes()) for x in steps])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

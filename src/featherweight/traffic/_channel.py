@@ -187,10 +187,18 @@ class Channel:
         if not group.size:
             return b"", odd
         maxima = np.empty(group.scaled.size, np.uint32)
-        threelc.maxima(x, group.scaled_starts, group.scaled, error, self._out("floats", 1024), maxima)
+        three = group.three if self.feedback else None
+        # Of blocks none may be quantized before it is known that all of their part are finite.
+        near = threelc.NEAR if three is not None and not three.block else 0
+        known = near, self._out("digits", group.size if near else 0, np.uint8)
+        given, floats = (x, group.scaled_starts, group.scaled), self._out("floats", 1024)
+        threelc.maxima(*given, np.float32(three.s if three else 1.0), *known, error, floats, maxima)
         odd[group.owners[maxima >= _INFINITE]] = True
-        if group.three is not None and self.feedback:
-            return self._three(group, error, x, maxima, odd[group.owners]), odd
+        if three is not None:
+            maxima[odd[group.owners]] = 0
+            scales = scales_of(maxima.view(np.float32), three.s)
+            scales[odd[group.owners]] = -1
+            return self._three(group, given, scales, known, error), odd
         values = self._out("values", group.size)
         for start, own, count in group.runs:
             np.add(x[start : start + count], error[own : own + count], out=values[own : own + count])
@@ -208,16 +216,20 @@ class Channel:
                 error[place] = old
         return frame, odd
 
-    def _three(self, group: Group, error: Array, x: Array, maxima: Array, odd: Array) -> bytes:
+    def _three(
+        self,
+        group: Group,
+        given: tuple[Array, Array, Array],
+        scales: Array,
+        known: tuple[int, Array],
+        error: Array,
+    ) -> bytes:
         """Do in one walk what 3LC's three stages would, and the errors."""
         frame = group.template()
-        maxima[odd] = 0
-        scales = scales_of(maxima.view(np.float32), group.three.s if group.three else 1.0)
-        scales[odd] = -1
         coded = self._out("coded", -(-group.size // 5) + threelc.SPARE, np.uint8)
         tile, cursor = self._out("tile", 2 * threelc.TILE + threelc.SPARE, np.uint8), self._out("cursor", 10, np.int64)
-        size = threelc.send(x, group.scaled_starts, group.scaled, scales, error, tile, cursor, coded)
-        scales[odd] = 0
+        size = threelc.send(*given, scales, *known, error, tile, cursor, coded)
+        scales = np.maximum(scales, np.float32(0))  # those below are of what is not finite
         parts = (scales.view(np.uint8), coded[:size])
         _, digests = sizes_and_digests(frame.root, frame.record)
         record = (checksum(*parts), parts[0].size, parts[1].size, *digests)

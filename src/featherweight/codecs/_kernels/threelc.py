@@ -2,7 +2,8 @@
 
 Strategy: the bytes of base3 are made tile by tile. Five walks, one for each digit, go through a tile of bytes that
 stays in the first cache, so that every walk is along neighbours; then the runs of the tile are coded. What the three
-codecs make one after the other is what comes out here, byte for byte.
+codecs make one after the other is what comes out here, byte for byte. Parts that the caches hold are quantized as soon
+as their largest magnitude is known, and not fetched again.
 
 The elements of a message are parts of the caller's array, put one after the other: part k is `lengths[k]` elements from
 `starts[k]` on. The error buffer has the parts without what lies between them. `cursor` is room for ten numbers.
@@ -18,22 +19,50 @@ from featherweight.codecs._kernels.base3 import peel
 from featherweight.codecs._kernels.zero_run import SPARE, ends, spread, squeeze
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["SPARE", "TILE", "maxima", "receive", "send"]
+__all__ = ["NEAR", "SPARE", "TILE", "maxima", "receive", "send"]
 
 TILE = 4096
 """Bytes in a tile; `tile` has as many again, and SPARE."""
 
+NEAR = 1 << 19
+"""The most elements of a part that is likely still in the caches when its largest magnitude is known."""
+
 _FLOATS = 1024
+_INFINITE = np.uint32(0x7F800000)
+_MOST = np.float32(np.finfo(np.float32).max)
 _0 = np.float32(0)
 _1 = np.uint8(1)
 _3 = np.uint8(3)
 
 
-@kernel("void(f4[r], u8[r], u8[r], f4[r], f4[w], u4[w])")
-def maxima(x: Any, starts: Any, lengths: Any, error: Any, tile: Any, out: Any) -> None:
+@primitive
+def _quantize(x: Any, scale: Any, error: Any, digits: Any) -> None:
+    for i in range(digits.size):
+        t = x[i] + error[i]
+        over, under = t + t > scale, t + t < -scale
+        error[i] = t - (scale if over else (-scale if under else _0))
+        digits[i] = np.uint8(2) if over else (np.uint8(0) if under else _1)
+
+
+@primitive
+def _scale(words: Any, s: Any) -> Any:
+    """Return what `ternary.scales_of` does, of the largest magnitude, the bits of which are the only word."""
+    most = words.view(np.float32)[0]
+    words[0] = np.uint32(0)
+    made = words.view(np.float32)
+    made[0] = min(np.float32(most * s), _MOST)
+    if made[0] >= most + most and most > _0:
+        words[0] -= np.uint32(1)
+    return made[0]
+
+
+@kernel("void(f4[r], u8[r], u8[r], f4, i8, u1[w], f4[w], f4[w], u4[w])")
+def maxima(x: Any, starts: Any, lengths: Any, s: Any, near: Any, digits: Any, error: Any, tile: Any, out: Any) -> None:
     """Find the bits of the largest magnitude of each part, error added; NaN is above all numbers.
 
-    `tile` is room for 1,024 elements: as integers they are compared many at a time.
+    Parts of up to `near` elements, all finite, are quantized at once, their scale being s times this magnitude: their
+    digits are left, and what quantizing loses in their errors. `tile` is room for 1,024 elements: as integers they are
+    compared many at a time.
     """
     first: Any = 0
     words = tile.view(np.uint32)
@@ -48,6 +77,10 @@ def maxima(x: Any, starts: Any, lengths: Any, error: Any, tile: Any, out: Any) -
             for j in range(size):
                 most = max(most, words[j])
         out[k] = most
+        if count <= near and most < _INFINITE:
+            words[0] = most
+            scale = _scale(words[:1], s)
+            _quantize(x[start : start + count], scale, error[first : first + count], digits[first : first + count])
         first += count
 
 
@@ -64,21 +97,28 @@ def _begin(lengths: Any, size: Any, cursor: Any) -> None:
 
 
 @primitive
-def _cut(x: Any, scale: Any, error: Any, digits: Any, tile: Any) -> None:
+def _push(digits: Any, tile: Any) -> None:
     for i in range(tile.size):
-        t = x[i] + error[i]
-        over, under = t + t > scale, t + t < -scale
-        error[i] = t - (scale if over else (-scale if under else _0))
-        digits[i] = np.uint8(2) if over else (np.uint8(0) if under else _1)
-    for i in range(tile.size):  # apart from the floats, these go 64 at a time
         tile[i] = np.uint8(_3 * tile[i] + digits[i])
 
 
-@kernel("i8(f4[r], u8[r], u8[r], f4[r], f4[w], u1[w], i8[w], u1[w])")
-def send(x: Any, starts: Any, lengths: Any, scales: Any, error: Any, tile: Any, cursor: Any, coded: Any) -> Any:
+@kernel("i8(f4[r], u8[r], u8[r], f4[r], i8, u1[r], f4[w], u1[w], i8[w], u1[w])")
+def send(
+    x: Any,
+    starts: Any,
+    lengths: Any,
+    scales: Any,
+    near: Any,
+    known: Any,
+    error: Any,
+    tile: Any,
+    cursor: Any,
+    coded: Any,
+) -> Any:
     """Code the parts, error added, keep what that loses, and return the length of what is coded.
 
-    A part of negative scale is coded as zeros and its error stays. `coded` has SPARE bytes more than ⌈n / 5⌉.
+    A part of negative scale is coded as zeros and its error stays. The digits of parts of up to `near` elements are
+    `known` already. `coded` has SPARE bytes more than ⌈n / 5⌉.
     """
     total = error.size
     size = (total + 4) // 5
@@ -102,8 +142,11 @@ def send(x: Any, starts: Any, lengths: Any, scales: Any, error: Any, tile: Any, 
                 if scale < np.float32(0):
                     for i in range(done, done + count):
                         tile[i] = np.uint8(_3 * tile[i] + _1)
+                elif np.int64(lengths[part]) <= near:
+                    _push(known[at : at + count], tile[done : done + count])
                 else:
-                    _cut(x[start : start + count], scale, error[at : at + count], digits, tile[done : done + count])
+                    _quantize(x[start : start + count], scale, error[at : at + count], digits[:count])
+                    _push(digits, tile[done : done + count])  # apart from the floats, these go 64 at a time
                 at += count
                 done += count
             for i in range(done, end - begin):
