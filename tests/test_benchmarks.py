@@ -273,7 +273,7 @@ def test_the_readme_shows_the_committed_results():
 def _traffic():
     """Return the cases of a run of `benchmarks traffic` in which 3lc takes twice the steps and a tenth of the time."""
     cases = []
-    for way, seed, accuracy, speed in (("none", 0, 91.0, 1), ("none", 1, 90.0, 1), ("3lc(1.0)", 0, 90.0, 2)):
+    for way, seed, accuracy, speed in (("none", 0, 92.0, 1), ("none", 1, 91.0, 1), ("3lc(1.0)", 0, 90.0, 2)):
         curve = [[20 * speed, 44.5, 1.0], [40 * speed, 89.0, 2.0], [100, accuracy, 5.0]]
         payload = {"bytes": 100 * (400 if way == "none" else 10), "plain": 100 * 400, "warm_up": 0}
         case = {"part": "training", "network": "LeNet-5", "setting": f"{way}, seed {seed}", "way": way, "seed": seed}

@@ -89,13 +89,13 @@ def decibels(nmse: float) -> float:
 class Coded(NamedTuple):
     """A head whose body was written; whether all of it is lossless; and, if it is not and that was asked, its error.
 
-    `value` gives what decoding will, and costs less: entropy coders need not be undone.
+    `value`, where it was asked for, gives what decoding will, and costs less: entropy coders need not be undone.
     """
 
     frame: Frame
     exact: bool
     error: Error | None
-    value: Callable[[], Array]
+    value: Callable[[], Array] | None = None
 
 
 class Piece(NamedTuple):
@@ -162,11 +162,12 @@ def encode_into(
     mapper: Mapper = map,
     locate: Callable[[int, int], Loadable] | None = None,
     measure: bool = False,
+    keep: bool = False,
 ) -> Coded:
     """Code `x`, pass the body to `write` part by part, and return the head.
 
     Parts are u8 arrays, which may be views of `x` itself. `measure` asks for the error of what is lossy, which costs
-    decoding it.
+    decoding it; `keep` for the result's `value`, which holds on to `x` and does not travel to other processes.
 
     `locate` says where the elements from one number to another can be loaded again: pieces that travel to other
     processes then carry a place and no elements.
@@ -193,7 +194,7 @@ def encode_into(
     names = tuple(arrays)
     refs_used = tuple(names[i] for i in used)
     frame = Frame(out, root, piece.record, tuple(program.splits), tuple(branches), refs_used)
-    return Coded(frame, made.exact, error, made.value)
+    return Coded(frame, made.exact, error, made.value if keep else None)
 
 
 def _error(x: Array, decoded: Array) -> Error:

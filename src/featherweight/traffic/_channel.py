@@ -206,9 +206,9 @@ class Channel:
             values[group.place(k)] = 0
         body: list[Array] = []
         recipe = seeded(group.recipe, self.seed, self.sender, self.step)
-        coded = encode_into(body.append, values, recipe, refs=group.refs)
+        coded = encode_into(body.append, values, recipe, refs=group.refs, keep=self.feedback)
         frame = join(coded.frame, body)
-        if self.feedback:
+        if coded.value is not None:
             # What coding loses is owed from now on; the errors of odd parts stay.
             kept = [(place, error[place].copy()) for place in map(group.place, np.flatnonzero(odd))]
             np.subtract(values, coded.value(), out=error)
