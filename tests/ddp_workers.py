@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from featherweight.pytorch import CompressionState, compress_hook
-from featherweight.pytorch._peers import TOGETHER, Peers, own_group
+from featherweight.pytorch._peers import TOGETHER, PeerError, Peers, own_group
 
 TIMEOUT = 6.0
 THREE = "3lc(1.75)"
@@ -139,6 +139,12 @@ def messages_of_any_length(rank: int, world: int, folder: Path) -> Any:
         sent = [bytes([16 * sender + turn]) * (size + sender) for sender in range(world)]
         received = peers.exchange([sent[rank]] * world, size + world)
         found += [bytes(each) == other for each, other in zip(received, sent, strict=True)]
+    for size in (5000, 3 * TOGETHER):  # more than was said to be the most
+        try:
+            peers.exchange([bytes(size)] * world, 100)
+        except PeerError as error:
+            found.append(f"announces a message of {size} bytes" in str(error))
+        dist.barrier()
     return found
 
 

@@ -52,7 +52,8 @@ class Peers:
         received: list[Any] = [None] * self.world
         received[self.rank] = messages[self.rank]
         deadline = time.monotonic() + self.timeout
-        firsts = {peer: torch.empty(HEAD + min(max(most, _TEXT), TOGETHER), dtype=torch.uint8) for peer in others}
+        # Room for whatever may come, also from a rank that goes astray: what is too long for it takes gloo down.
+        firsts = {peer: torch.empty(HEAD + TOGETHER, dtype=torch.uint8) for peer in others}
         waiting: dict[int, Any] = {}
         sending: list[tuple[int, _Sending]] = []
         rests: dict[int, tuple[torch.Tensor, Any]] = {}
