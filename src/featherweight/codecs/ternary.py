@@ -37,7 +37,7 @@ from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError
 from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
-__all__ = ["CODEC", "Ternary", "scales_of"]
+__all__ = ["CODEC", "Ternary"]
 
 
 class TernaryWire(Wire, frozen=True):
@@ -114,10 +114,10 @@ class Ternary:
         maxima = _maxima(flat, lengths)
         if not np.isfinite(maxima).all():
             raise ArgumentError("an element is not finite: code this array with lossless")
-        return lengths, flat, scales_of(maxima, self.s)
+        return lengths, flat, _scales_of(maxima, self.s)
 
 
-def scales_of(maxima: Array, s: float) -> Array:
+def _scales_of(maxima: Array, s: float) -> Array:
     """Return s times each of these magnitudes, finite, and below twice the magnitude where that is not 0."""
     real = maxima.dtype.type
     with np.errstate(over="ignore", under="ignore"):

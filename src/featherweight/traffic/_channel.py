@@ -11,7 +11,6 @@ import numpy as np
 from featherweight import dtypes, engine
 from featherweight.codecs._kernels import threelc
 from featherweight.codecs.raw import Raw
-from featherweight.codecs.ternary import scales_of
 from featherweight.decoder import digest
 from featherweight.dtypes import Array
 from featherweight.encoder import encode_into
@@ -186,17 +185,15 @@ class Channel:
         odd = np.zeros(group.lengths.size, bool)
         if not group.size:
             return b"", odd
-        maxima = np.empty(group.scaled.size, np.uint32)
+        scales = np.empty(group.scaled.size, np.float32)
         three = group.three if self.feedback else None
         # Of blocks none may be quantized before it is known that all of their part are finite.
         near = threelc.NEAR if three is not None and not three.block else 0
         known = near, self._out("digits", group.size if near else 0, np.uint8)
         given, floats = (x, group.scaled_starts, group.scaled), self._out("floats", 1024)
-        threelc.maxima(*given, np.float32(three.s if three else 1.0), *known, error, floats, maxima)
-        odd[group.owners[maxima >= _INFINITE]] = True
+        threelc.scales(*given, np.float32(three.s if three else 1.0), *known, error, floats, scales)
+        odd[group.owners[scales < 0]] = True
         if three is not None:
-            maxima[odd[group.owners]] = 0
-            scales = scales_of(maxima.view(np.float32), three.s)
             scales[odd[group.owners]] = -1
             return self._three(group, given, scales, known, error), odd
         values = self._out("values", group.size)

@@ -19,7 +19,7 @@ from featherweight.codecs._kernels.base3 import peel
 from featherweight.codecs._kernels.zero_run import SPARE, ends, spread, squeeze
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["NEAR", "SPARE", "TILE", "maxima", "receive", "send"]
+__all__ = ["NEAR", "SPARE", "TILE", "receive", "scales", "send"]
 
 TILE = 4096
 """Bytes in a tile; `tile` has as many again, and SPARE."""
@@ -30,7 +30,7 @@ NEAR = 1 << 19
 _FLOATS = 1024
 _INFINITE = np.uint32(0x7F800000)
 _MOST = np.float32(np.finfo(np.float32).max)
-_0 = np.float32(0)
+_0, _UNIT = np.float32(0), np.float32(1)
 _1 = np.uint8(1)
 _3 = np.uint8(3)
 
@@ -46,7 +46,7 @@ def _quantize(x: Any, scale: Any, error: Any, digits: Any) -> None:
 
 @primitive
 def _scale(words: Any, s: Any) -> Any:
-    """Return what `ternary.scales_of` does, of the largest magnitude, the bits of which are the only word."""
+    """Return the scale that the codec ternary would find, of the largest magnitude, the bits of which are `words`."""
     most = words.view(np.float32)[0]
     words[0] = np.uint32(0)
     made = words.view(np.float32)
@@ -56,13 +56,12 @@ def _scale(words: Any, s: Any) -> Any:
     return made[0]
 
 
-@kernel("void(f4[r], u8[r], u8[r], f4, i8, u1[w], f4[w], f4[w], u4[w])")
-def maxima(x: Any, starts: Any, lengths: Any, s: Any, near: Any, digits: Any, error: Any, tile: Any, out: Any) -> None:
-    """Find the bits of the largest magnitude of each part, error added; NaN is above all numbers.
+@kernel("void(f4[r], u8[r], u8[r], f4, i8, u1[w], f4[w], f4[w], f4[w])")
+def scales(x: Any, starts: Any, lengths: Any, s: Any, near: Any, digits: Any, error: Any, tile: Any, out: Any) -> None:
+    """Find the scale of each part, s times its largest magnitude, error added; -1 where that is not finite.
 
-    Parts of up to `near` elements, all finite, are quantized at once, their scale being s times this magnitude: their
-    digits are left, and what quantizing loses in their errors. `tile` is room for 1,024 elements: as integers they are
-    compared many at a time.
+    Parts of up to `near` elements, all finite, are quantized at once: their digits are left, and what quantizing loses
+    in their errors. `tile` is room for 1,024 elements: as integers they are compared many at a time.
     """
     first: Any = 0
     words = tile.view(np.uint32)
@@ -76,11 +75,10 @@ def maxima(x: Any, starts: Any, lengths: Any, s: Any, near: Any, digits: Any, er
                 tile[j] = abs(here[j] + there[j])
             for j in range(size):
                 most = max(most, words[j])
-        out[k] = most
+        words[0] = most
+        out[k] = _scale(words[:1], s) if most < _INFINITE else -_UNIT
         if count <= near and most < _INFINITE:
-            words[0] = most
-            scale = _scale(words[:1], s)
-            _quantize(x[start : start + count], scale, error[first : first + count], digits[first : first + count])
+            _quantize(x[start : start + count], out[k], error[first : first + count], digits[first : first + count])
         first += count
 
 
