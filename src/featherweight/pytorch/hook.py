@@ -3,7 +3,7 @@
 Each bucket of gradients is cut into one shard for each rank. All ranks code their share of each shard for its owner
 (push), the owner decodes, averages and codes the mean once for all (pull), each with error feedback: the push and pull
 of 3LC (arXiv:1802.07389), with the ranks as the parameter servers. Every rank decodes the same bytes, so gradients are
-bit-identical on all of them, and what a rank sends does not grow with the number of ranks.
+bit-identical on all of them, and a rank sends two coded buckets at most, but for heads.
 """
 
 import contextlib
