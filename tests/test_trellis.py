@@ -91,8 +91,10 @@ def test_the_search_finds_the_best_path(states: int) -> None:
 
 @pytest.mark.skipif(not kernel.features() >= trellis_module.AVX512, reason="needs 512-bit vectors")
 @pytest.mark.parametrize("states", _machines.STATES)
-def test_vectors_find_what_the_portable_loops_find(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = scaled(40, 60)
+@pytest.mark.parametrize("rows", [40, 300])  # 16 paths, one vector; 128 paths, vectors by turns and group after group
+def test_vectors_find_what_the_portable_loops_find(rows: int, states: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = scaled(rows, 61)
+    assert 1 << _machines.path_bits(x.size) == (16 if rows == 40 else 128)
     x[3, 5] = 1000
     fast = featherweight.encode(x, recipe(0.3, states))
     decoded = featherweight.decode(fast)
@@ -100,6 +102,18 @@ def test_vectors_find_what_the_portable_loops_find(states: int, monkeypatch: pyt
         monkeypatch.setattr(module, "features", frozenset)
     assert fast == featherweight.encode(x, recipe(0.3, states))
     assert (decoded == featherweight.decode(fast)).all()
+
+
+@pytest.mark.parametrize("states", [4, 8, 16])
+def test_vector_loops_uncompiled(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vector loops are Python as well: run them so, whatever the processor."""
+    x = scaled(12, 60)
+    monkeypatch.setattr(trellis_module, "features", frozenset)
+    expected = featherweight.encode(x, recipe(0.3, states))
+    for name in ("forward", "forward8", "backward"):
+        monkeypatch.setattr(trellis_module.simd, name, getattr(trellis_module.simd, name).python)
+    monkeypatch.setattr(trellis_module, "features", lambda: trellis_module.AVX512)
+    assert featherweight.encode(x, recipe(0.3, states)) == expected
 
 
 def test_a_trellis_lies_below_what_any_scalar_quantizer_can_do() -> None:
