@@ -22,9 +22,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from featherweight import codecs as codec_table
 from featherweight.auto import Auto
@@ -77,6 +77,7 @@ class Family:
         return f"{self.name}({', '.join([*known, f'{self.knob}={_show(value)}'])})"
 
 
+_Made = TypeVar("_Made")
 _SELECTORS = {"auto": Auto, "smooth": Smooth, "weights": Weights}
 _REWRITES = {"prune": Prune}
 ENCODING: Mapping[str, type[Any]] = {**_SELECTORS, **_REWRITES}
@@ -84,8 +85,8 @@ ENCODING: Mapping[str, type[Any]] = {**_SELECTORS, **_REWRITES}
 
 
 def named(name: str, /, *positional: Any, **knobs: Any) -> AnyRecipe:
-    """Return the recipe of this name with these knobs."""
-    return parse(NAMED[name].text(*positional, **knobs))
+    """Return the recipe of this name with these knobs; raises TypeError for such that it does not have."""
+    return parse(_called(NAMED[name].text, positional, knobs))
 
 
 def parse(source: str, codecs: Mapping[str, Any] = {}) -> AnyRecipe:
@@ -252,9 +253,9 @@ class _Reader:
 
     def build(self, name: str, positional: list[Any], keyed: dict[str, Any]) -> AnyRecipe:
         if name == "split":
-            return _split(*positional, **keyed)
+            return _called(_split, positional, keyed)
         if name == "smallest":
-            return _smallest(*positional, **keyed)
+            return _called(_smallest, positional, keyed)
         if name in NAMED:
             return named(name, *map(_plain, positional), **{key: _plain(v) for key, v in keyed.items()})
         if name in _SELECTORS:
@@ -324,6 +325,16 @@ def _recipe(value: Any) -> AnyRecipe:
 
 def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, tuple) else str(value) if isinstance(value, _Word) else value
+
+
+def _called(make: Callable[..., _Made], positional: Sequence[Any], keyed: Mapping[str, Any]) -> _Made:
+    """Call what makes recipes; of arguments that it does not take the error tells what it has, not what it is."""
+    signature = inspect.signature(make)
+    try:
+        signature.bind(*positional, **keyed)
+    except TypeError as error:
+        raise TypeError(f"{error}: it has {', '.join(signature.parameters) or 'no parameters'}") from None
+    return make(*positional, **keyed)
 
 
 def _split(recipe: Any = None, size: Any = Split.size) -> Split:
