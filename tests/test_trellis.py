@@ -89,7 +89,7 @@ def test_the_search_finds_the_best_path(states: int) -> None:
     assert brute(parts, rates, states) == spent
 
 
-@pytest.mark.skipif(not kernel.features() >= trellis_module.AVX512, reason="needs 512-bit vectors")
+@pytest.mark.skipif(not kernel.features() >= trellis_module.AVX2, reason="needs vectors of 256 bits")
 @pytest.mark.parametrize("states", _machines.STATES)
 @pytest.mark.parametrize("rows", [40, 300])  # 16 paths, one vector; 128 paths, vectors by turns and group after group
 def test_vectors_find_what_the_portable_loops_find(rows: int, states: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_vector_loops_uncompiled(states: int, monkeypatch: pytest.MonkeyPatch) -
     expected = featherweight.encode(x, recipe(0.3, states))
     for name in ("forward", "forward8", "backward"):
         monkeypatch.setattr(trellis_module.simd, name, getattr(trellis_module.simd, name).python)
-    monkeypatch.setattr(trellis_module, "features", lambda: trellis_module.AVX512)
+    monkeypatch.setattr(trellis_module, "features", lambda: trellis_module.AVX2)
     assert featherweight.encode(x, recipe(0.3, states)) == expected
 
 

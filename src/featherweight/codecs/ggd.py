@@ -56,7 +56,7 @@ from featherweight.codecs._kernels import _machines, _models, rans_simd, rans_ta
 from featherweight.codecs._kernels import ggd as portable
 from featherweight.codecs._kernels import ggd_simd as simd
 from featherweight.codecs._kernels import rans as rans_portable
-from featherweight.codecs._kernels._vector import AVX512, WIDTH
+from featherweight.codecs._kernels._vector import AVX2, WIDTH
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError, TruncatedError
 from featherweight.kernel import features
@@ -233,7 +233,7 @@ def _coded(tokens: Array, rows: Array, table: Array, lanes: int) -> Array:
 
 
 def _fast(states: Array) -> bool:
-    return states.size >= WIDTH and features() >= AVX512
+    return states.size >= WIDTH and features() >= AVX2
 
 
 def _classes(given: tuple[Array, ...], shape: tuple[int, ...], error: type[ArgumentError | FrameError]) -> Array:

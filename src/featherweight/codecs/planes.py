@@ -23,7 +23,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.codecs._kernels import planes as kernels
 from featherweight.codecs._kernels import planes_simd as simd
-from featherweight.codecs._kernels._vector import AVX512
+from featherweight.codecs._kernels._vector import AVX2
 from featherweight.codecs._kernels.words import PLAIN, ROTATE, ZIGZAG
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError
@@ -83,7 +83,7 @@ def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...
 
 def _streamed(merge: Kernel, planes: list[Array], how: int, words: Array) -> tuple[int, int]:
     """Do by vectors what pays, and return where it begins and ends."""
-    if words.nbytes < _LARGE or merge not in _STREAMS or not features() >= AVX512:
+    if words.nbytes < _LARGE or merge not in _STREAMS or not features() >= AVX2:
         return 0, 0
     first = -words.ctypes.data % 64 // words.itemsize
     return first, int(_STREAMS[merge](*planes, how, np.uint64(first), words))

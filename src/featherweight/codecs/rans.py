@@ -52,7 +52,7 @@ import numpy as np
 from featherweight.codecs._kernels import rans as portable
 from featherweight.codecs._kernels import rans_permute, rans_tables
 from featherweight.codecs._kernels import rans_simd as simd
-from featherweight.codecs._kernels._vector import AVX512, PERMUTES, WIDTH
+from featherweight.codecs._kernels._vector import AVX2, PERMUTES, WIDTH
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError, TruncatedError
 from featherweight.kernel import Kernel, features
@@ -222,7 +222,7 @@ def _rows(classes: Array, firsts: Array) -> Array:
 
 
 def _fast(states: Array) -> bool:
-    return states.size >= WIDTH and features() >= AVX512
+    return states.size >= WIDTH and features() >= AVX2
 
 
 def _bits(tables: int) -> int:

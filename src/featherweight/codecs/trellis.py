@@ -40,7 +40,7 @@ from featherweight.codecs._kernels import _floats, _machines, _models, rans_tabl
 from featherweight.codecs._kernels import ggd as coder
 from featherweight.codecs._kernels import trellis as portable
 from featherweight.codecs._kernels import trellis_simd as simd
-from featherweight.codecs._kernels._vector import AVX512, WIDTH
+from featherweight.codecs._kernels._vector import AVX2, WIDTH
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError
 from featherweight.kernel import features
@@ -97,7 +97,7 @@ def _points(wire: TrellisWire, index: Array, shifts: Array, out: Array) -> None:
         portable.reconstruct(_BYTES, nexts, offsets, step, np.uint64(_BYTES.size), quantizers, points)
         np.nan_to_num(points, copy=False)
         given, bits = (index.view(np.uint8), nexts, points.view(np.uint32), walk), out.view(np.uint32)
-        done = simd.look_up(*given, bits) if walk.size >= WIDTH and features() >= AVX512 else 0
+        done = simd.look_up(*given, bits) if walk.size >= WIDTH and features() >= AVX2 else 0
         portable.look_up(*given, np.uint64(done), bits)
     else:
         portable.reconstruct(index.astype(np.int32), nexts, offsets, step, np.uint64(walk.size), walk, out)
@@ -283,7 +283,7 @@ class _Search:
         words, steps = (states + 7 >> 3) + 1, self.size >> self.paths
         edges, paths, out = _machines.edges(states), _machines.paths(states), np.empty(self.size, np.int32)
         given, found = (parts, self.weights, self.classes, *rates), out.view(np.uint32)
-        if lanes >= WIDTH and features() >= AVX512:
+        if lanes >= WIDTH and features() >= AVX2:
             many = min(lanes, simd.PATHS)
             costs = np.empty((2 * states + 4) * many, np.uint32)
             decisions = np.empty(steps * words * many, np.uint8)

@@ -36,7 +36,7 @@ def decode(payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states
             v.store(paths, which, v.permute(after, place) if few else v.gather(nexts, place))
             x = _left(entry, x, shift)
             short = v.less(x, low)
-            v.store(states, lane, _refilled(x, short, v.load16le(payload, at)))
+            v.store(states, lane, _refilled(x, short, payload, at))
             at += _2 * popcount(short)
         done += lanes
     cursor[0], cursor[1] = at, done

@@ -15,7 +15,7 @@ from featherweight.codecs._kernels._primitives import popcount
 from featherweight.kernel import kernel, primitive
 
 _0, _1, _2, _8, _13, _16 = (uint64(value) for value in (0, 1, 2, 8, 13, 16))
-_20, _26, _31, _32, _ONES = (uint64(value) for value in (20, 26, 31, 32, 65535))
+_20, _26, _31 = (uint64(value) for value in (20, 26, 31))
 _LOW = uint64(1 << 15)
 _START = uint64(4095)
 _FIELD = uint64(8191)
@@ -34,7 +34,7 @@ def decode(payload: Any, bits: Any, entries: Any, states: Any, cursor: Any, out:
             v.store8(out, done + lane, entry)
             x = _left(entry, x, shift)
             short = v.less(x, v.splat(_LOW))
-            v.store(states, lane, _refilled(x, short, v.load16le(payload, at)))
+            v.store(states, lane, _refilled(x, short, payload, at))
             at += _2 * popcount(short)
         done += lanes
     cursor[0], cursor[1] = at, done
@@ -54,7 +54,7 @@ def decode_rows(payload: Any, bits: Any, entries: Any, rows: Any, states: Any, c
             v.store8(out, done + lane, entry)
             x = _left(entry, x, shift)
             short = v.less(x, v.splat(_LOW))
-            v.store(states, lane, _refilled(x, short, v.load16le(payload, at)))
+            v.store(states, lane, _refilled(x, short, payload, at))
             at += _2 * popcount(short)
         done += lanes
     cursor[0], cursor[1] = at, done
@@ -67,8 +67,9 @@ def _left(entry: Any, x: Any, shift: Any) -> Any:
 
 
 @primitive
-def _refilled(x: Any, short: Any, words: Any) -> Any:
-    return v.choose(short, v.either(v.left(x, v.splat(_16)), v.expand(words, short, x)), x)
+def _refilled(x: Any, short: Any, payload: Any, at: Any) -> Any:
+    moved = v.choose(short, v.left(x, v.splat(_16)), x)
+    return v.either(moved, v.deal16le(payload, at, short, v.splat(_0)))
 
 
 @kernel("i8(u1[r], u8, u4[r], u4[r], u8, u8, u4[w], u1[w])")
@@ -82,7 +83,8 @@ def encode(symbols: Any, bits: Any, inverses: Any, fields: Any, left: Any, at: A
             lane = lanes - _16 - back
             which = v.load8(symbols, left + lane)
             x, full = _round(v.load(states, lane), v.gather(fields, which), v.gather(inverses, which), scale, shift)
-            at = _emptied(v.load(states, lane), full, words, at)
+            v.stack16le(words, at, v.load(states, lane), full)
+            at -= _2 * popcount(full)
             v.store(states, lane, x)
     return int64(at)
 
@@ -100,7 +102,8 @@ def encode_rows(
             lane = lanes - _16 - back
             which = v.either(v.left(v.load8(rows, left + lane), v.splat(_8)), v.load8(symbols, left + lane))
             x, full = _round(v.load(states, lane), v.gather(fields, which), v.gather(inverses, which), scale, shift)
-            at = _emptied(v.load(states, lane), full, words, at)
+            v.stack16le(words, at, v.load(states, lane), full)
+            at -= _2 * popcount(full)
             v.store(states, lane, x)
     return int64(at)
 
@@ -114,12 +117,3 @@ def _round(x: Any, field: Any, inverse: Any, scale: Any, shift: Any) -> Any:
     quotient = v.right(v.high(x, inverse), v.right(field, v.splat(_26)))
     bias = v.both(v.right(field, v.splat(_13)), v.splat(_FIELD))
     return v.plus(v.plus(x, bias), v.times(quotient, v.minus(scale, frequency))), full
-
-
-@primitive
-def _emptied(x: Any, full: Any, words: Any, at: Any) -> Any:
-    """Write the low words of the lanes in `full` so that they end at `at`, and anything below them."""
-    count = popcount(full)
-    last = (_ONES << (_16 - count)) & _ONES
-    v.store16le(words, at - _32, v.expand(v.compress(x, full), last, x))
-    return at - _2 * count
