@@ -80,7 +80,7 @@ def decode(wire: RansWire, streams: tuple[Array, ...], given: tuple[Array, ...],
             raise FrameError("a payload for no symbols")
         return
     bits, firsts = np.uint64(wire.bits), np.empty(wire.tables, np.uint8)
-    entries = np.empty(wire.tables << wire.bits + 2, np.uint16)
+    entries = np.empty(wire.tables << wire.bits, np.uint32)
     cursor, levels = np.zeros(2, np.uint64), np.empty(256, np.uint64)
     header = np.zeros(min(payload.size, _HEADER * wire.tables) + 8, np.uint8)
     header[:-8] = payload[: header.size - 8]
@@ -111,7 +111,7 @@ def decode(wire: RansWire, streams: tuple[Array, ...], given: tuple[Array, ...],
             _advance(rans_permute.decode, payload, (tables,), states, cursor, flat)
         else:
             run = simd.decode_rows if rows else simd.decode
-            _advance(run, payload, (bits, entries.view(np.uint32)[::2].copy(), *rows), states, cursor, flat)
+            _advance(run, payload, (bits, entries, *rows), states, cursor, flat)
     finish = portable.decode_rows if rows else portable.decode
     if cursor[0] > payload.size or finish(payload, bits, entries, *rows, states, cursor, flat) < 0:
         raise FrameError("the payload does not fit its tables")

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numpy import int64, uint8, uint16, uint32, uint64
+from numpy import int16, int64, uint8, uint16, uint32, uint64
 
 from featherweight.codecs._kernels._primitives import load16le, popcount
+from featherweight.codecs._kernels.rans import left
 from featherweight.kernel import kernel, primitive
 
 __all__ = [
@@ -471,8 +472,7 @@ def _indices(codes: Any, rest: Any, out: Any, least: Any, most: Any) -> Any:
             seen |= uint8(codes[i] + uint8(32)) & uint8(192)
         if seen == uint8(0):
             for i in range(begin, end):
-                k = int64(codes[i])
-                out[i] = k - int64(256) if k > int64(127) else k
+                out[i] = int16(codes[i] ^ uint8(128)) - int16(128)  # as a signed byte
             continue
         for i in range(begin, end):
             code = uint64(codes[i])
@@ -514,14 +514,13 @@ def decode(payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states
     `rows` holds the table of each index under quantizer 0; `paths` is the state of each path, `states` of each lane.
     """
     size, n, lanes, many = uint64(payload.size), uint64(out.size), uint64(states.size), uint64(paths.size)
-    at, done, mask = cursor[0], cursor[1], (_1 << uint64(BITS)) - _1
+    at, done, bits, mask = cursor[0], cursor[1], uint64(BITS), (_1 << uint64(BITS)) - _1
     while done < n:
         x, path = uint64(states[done & (lanes - _1)]), uint64(paths[done & (many - _1)])
-        slot = x & mask
-        entry = uint64(entries[(uint64(rows[done]) | path & _1) << uint64(BITS) | slot])
+        entry = uint64(entries[(uint64(rows[done]) | path & _1) << bits | x & mask])
         out[done] = uint8(entry & uint64(255))
         paths[done & (many - _1)] = nexts[path << _1 | entry & _1]
-        x = (mask + _1 - (entry >> _20)) * (x >> uint64(BITS)) + slot - (entry >> _8 & mask)
+        x = left(entry, x, bits)
         if x < _LOW:
             if size - at < _2:
                 return int64(-1)

@@ -14,8 +14,9 @@ from numpy import int64, uint8, uint32, uint64
 from featherweight.codecs._kernels._primitives import load16le
 from featherweight.kernel import kernel, primitive
 
-_0, _1, _2, _3, _4, _8 = (uint64(value) for value in (0, 1, 2, 3, 4, 8))
-_13, _16, _26, _31, _32 = (uint64(value) for value in (13, 16, 26, 31, 32))
+_0, _1, _2, _4, _8 = (uint64(value) for value in (0, 1, 2, 4, 8))
+_13, _16, _20, _26, _31, _32 = (uint64(value) for value in (13, 16, 20, 26, 31, 32))
+_START = uint64(4095)  # mask of the first slot in a decoding entry
 _BYTE = uint64(255)
 _LOW = uint64(1 << 15)  # the smallest state
 _FIELD = uint64(8191)  # mask of the frequency and of the bias in an encoding field
@@ -35,7 +36,13 @@ def choose_tables(classes: Any, firsts: Any, rows: Any) -> Any:
                 rows[i] += uint8(classes[i] >= first)
 
 
-@kernel("i8(u1[r], u8, u2[r], u4[w], u8[w], u1[w])")
+@primitive
+def left(entry: Any, x: Any, bits: Any) -> Any:
+    """Return the state after the symbol of an entry."""
+    return x - (entry >> _8 & _START) - (entry >> _20) * (x >> bits)
+
+
+@kernel("i8(u1[r], u8, u4[r], u4[w], u8[w], u1[w])")
 def decode(payload: Any, bits: Any, entries: Any, states: Any, cursor: Any, out: Any) -> Any:
     """Decode from byte `cursor[0]` and symbol `cursor[1]` to the end; -1 where the payload does not end as it must."""
     size, n, lanes = uint64(payload.size), uint64(out.size), uint64(states.size)
@@ -43,18 +50,18 @@ def decode(payload: Any, bits: Any, entries: Any, states: Any, cursor: Any, out:
     while n - done >= lanes and size - at >= _2 * lanes:
         for lane in range(lanes):
             x = states[lane]
-            place = (x & slots) << _2
-            out[done + lane] = uint8(entries[place])
-            x = entries[place | _3] * (x >> bits) + entries[place | _2]
+            entry = uint64(entries[x & slots])
+            out[done + lane] = uint8(entry & _BYTE)
+            x = left(entry, x, bits)
             more = x << _16 | load16le(payload, at)
             at += uint64(x < _LOW) << _1
             states[lane] = uint32(more if x < _LOW else x)
         done += lanes
     while done < n:
         x = states[done & (lanes - _1)]
-        place = (x & slots) << _2
-        out[done] = uint8(entries[place])
-        x = entries[place | _3] * (x >> bits) + entries[place | _2]
+        entry = uint64(entries[x & slots])
+        out[done] = uint8(entry & _BYTE)
+        x = left(entry, x, bits)
         if x < _LOW:
             if size - at < _2:
                 return -1
@@ -65,7 +72,7 @@ def decode(payload: Any, bits: Any, entries: Any, states: Any, cursor: Any, out:
     return _finish(states, at == size)
 
 
-@kernel("i8(u1[r], u8, u2[r], u1[r], u4[w], u8[w], u1[w])")
+@kernel("i8(u1[r], u8, u4[r], u1[r], u4[w], u8[w], u1[w])")
 def decode_rows(payload: Any, bits: Any, entries: Any, rows: Any, states: Any, cursor: Any, out: Any) -> Any:
     """Decode as `decode` does, each symbol by the table that `rows` says."""
     size, n, lanes = uint64(payload.size), uint64(out.size), uint64(states.size)
@@ -73,18 +80,18 @@ def decode_rows(payload: Any, bits: Any, entries: Any, rows: Any, states: Any, c
     while n - done >= lanes and size - at >= _2 * lanes:
         for lane in range(lanes):
             x = states[lane]
-            place = (rows[done + lane] << bits | x & slots) << _2
-            out[done + lane] = uint8(entries[place])
-            x = entries[place | _3] * (x >> bits) + entries[place | _2]
+            entry = uint64(entries[rows[done + lane] << bits | x & slots])
+            out[done + lane] = uint8(entry & _BYTE)
+            x = left(entry, x, bits)
             more = x << _16 | load16le(payload, at)
             at += uint64(x < _LOW) << _1
             states[lane] = uint32(more if x < _LOW else x)
         done += lanes
     while done < n:
         x = states[done & (lanes - _1)]
-        place = (rows[done] << bits | x & slots) << _2
-        out[done] = uint8(entries[place])
-        x = entries[place | _3] * (x >> bits) + entries[place | _2]
+        entry = uint64(entries[rows[done] << bits | x & slots])
+        out[done] = uint8(entry & _BYTE)
+        x = left(entry, x, bits)
         if x < _LOW:
             if size - at < _2:
                 return -1

@@ -1,7 +1,7 @@
 """The rans codec's loops for 16 lanes at a time: they go as far as is safe, the portable ones finish.
 
 They give the bytes of the portable loops: lane l of vector v is lane 16 v + l, and a vector's words are dealt out in
-the order of its lanes. Of a slot's entry they need the first half alone, with which twice as many tables stay near.
+the order of its lanes.
 """
 
 from __future__ import annotations

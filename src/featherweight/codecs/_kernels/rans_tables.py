@@ -1,7 +1,6 @@
 """The rans codec's statistics and tables, all by integers, so that they are the same everywhere.
 
-A decoding table has four 16-bit words a slot. The last two are slot - start and the frequency; the first two are, for
-the vector loops, a word of 32 bits: symbol | start << 8 | (2^bits - frequency) << 20.
+A decoding table has a word of 32 bits a slot: symbol | start << 8 | (2^bits - frequency) << 20.
 
 An encoding table has two 32-bit words a symbol: an inverse, and a field frequency | bias << 13 | shift << 26 with
 ⌊x / frequency⌋ = ⌊x · inverse / 2^32⌋ >> shift for every x below frequency · 2^(31 - bits), and bias = start. Only a
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpy import int64, uint8, uint16, uint32, uint64
+from numpy import int64, uint8, uint32, uint64
 
 from featherweight.codecs._kernels._primitives import load64le, popcount, store64le
 from featherweight.kernel import kernel, primitive
@@ -20,7 +19,6 @@ from featherweight.kernel import kernel, primitive
 _0, _1, _2, _3, _4, _7, _8 = (uint64(value) for value in (0, 1, 2, 3, 4, 7, 8))
 _13, _16, _20, _26, _32 = (uint64(value) for value in (13, 16, 20, 26, 32))
 _ALL = uint64(256)  # symbols, and classes
-_HALF = uint64(65535)
 _WORD32 = uint64((1 << 32) - 1)
 _PRECISIONS = uint64(8)
 _ORDERS = uint64(8)
@@ -71,7 +69,7 @@ def _weight(level: Any, precision: Any) -> Any:
     return ((_1 << precision) + fraction) << ((level - _1) >> precision)
 
 
-@kernel("i8(u1[r], u8, u1[w], u2[w], u8[w], u8[w])")
+@kernel("i8(u1[r], u8, u1[w], u4[w], u8[w], u8[w])")
 def read_tables(header: Any, bits: Any, firsts: Any, entries: Any, cursor: Any, levels: Any) -> Any:
     """Read classes and tables: fill the first class of each table and the decoding `entries`.
 
@@ -127,11 +125,9 @@ def read_tables(header: Any, bits: Any, firsts: Any, entries: Any, cursor: Any, 
         for each in range(_ALL):
             entry = each | start << _8 | ((_1 << bits) - levels[each]) << _20
             for bias in range(levels[each]):
-                place = base + (bias << _2)
-                entries[place], entries[place + _1] = uint16(entry & _HALF), uint16(entry >> _16)
-                entries[place + _2], entries[place + _3] = uint16(bias), uint16(levels[each])
+                entries[base + bias] = uint32(entry)
             start += levels[each]
-            base += levels[each] << _2
+            base += levels[each]
     used = (cursor[0] + _7) >> _3
     return int64(used) if used + _8 <= uint64(header.size) else -1
 
