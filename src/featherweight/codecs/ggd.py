@@ -220,15 +220,15 @@ def _counted(index: Array, classes: Array, low: int, count: int, states: int, pa
 
 
 def _coded(tokens: Array, rows: Array, table: Array, lanes: int) -> Array:
-    inverses, fields = np.zeros((2, table.size), np.uint32)
-    portable.fields(table, inverses, fields)
+    entries = np.zeros(2 * table.size, np.uint32)
+    portable.fields(table, entries)
     states, words = np.full(1 << lanes, 1 << 15, np.uint32), np.empty(2 * tokens.size + 32, np.uint8)
     fast = _fast(states)
     whole, n = np.uint64(tokens.size - tokens.size % states.size if fast else 0), np.uint64(tokens.size)
     at = np.uint64(words.size)
-    at = np.uint64(rans_portable.encode_rows(tokens, _BITS, inverses, fields, rows, whole, n, at, states, words))
+    at = np.uint64(rans_portable.encode_rows(tokens, _BITS, entries, rows, whole, n, at, states, words))
     if fast:
-        at = rans_simd.encode_rows(tokens, _BITS, inverses, fields, rows, whole, at, states, words)
+        at = rans_simd.encode_rows(tokens, _BITS, entries, rows, whole, at, states, words)
     return np.concatenate((states.astype("<u4").view(np.uint8), words[at:]))
 
 

@@ -173,8 +173,8 @@ class Rans:
         tables = firsts.size
         scale = _bits(tables)
         bits, header = np.uint64(scale), np.zeros(_HEADER * tables + 8, np.uint8)
-        inverses, fields = np.empty((2, tables << 8), np.uint32)
-        used = rans_tables.write_tables(counts, bits, firsts, logs, levels, sizes, inverses, fields, header, cursor)
+        entries = np.empty(tables << 9, np.uint32)
+        used = rans_tables.write_tables(counts, bits, firsts, logs, levels, sizes, entries, header, cursor)
         if tables == 1 and np.count_nonzero(counts[:256]) == 1:
             return Encoded(RansWire(scale, 0, 1), (header[:used].copy(),))
         lanes = _lanes(flat.size, int(cursor[1]))
@@ -184,14 +184,14 @@ class Rans:
         whole, n = np.uint64(flat.size - flat.size % states.size if fast else 0), np.uint64(flat.size)
         at = np.uint64(words.size)
         if tables == 1:
-            at = np.uint64(portable.encode(flat, bits, inverses, fields, whole, n, at, states, words))
+            at = np.uint64(portable.encode(flat, bits, entries, whole, n, at, states, words))
             if fast:
-                at = simd.encode(flat, bits, inverses, fields, whole, at, states, words)
+                at = simd.encode(flat, bits, entries, whole, at, states, words)
         else:
             rows = _rows(classes, firsts)
-            at = np.uint64(portable.encode_rows(flat, bits, inverses, fields, rows, whole, n, at, states, words))
+            at = np.uint64(portable.encode_rows(flat, bits, entries, rows, whole, n, at, states, words))
             if fast:
-                at = simd.encode_rows(flat, bits, inverses, fields, rows, whole, at, states, words)
+                at = simd.encode_rows(flat, bits, entries, rows, whole, at, states, words)
         payload = np.concatenate((header[:used], states.astype("<u4").view(np.uint8), words[at:]))
         return Encoded(RansWire(scale, lanes, tables), (payload,))
 

@@ -233,9 +233,13 @@ def choose(builder: Any, mask: Any, one: Any, other: Any) -> Any:
 
 
 def high(builder: Any, one: Any, other: Any) -> Any:
-    wide = _lanes(64)
-    product = builder.mul(builder.zext(one, wide), builder.zext(other, wide))
-    return builder.trunc(builder.lshr(product, _same(wide, 32)), _lanes(32))
+    # Even lanes and odd ones by themselves: one instruction multiplies the lower halves of words of 64 bits.
+    wide = _lanes(64, _HALF)
+    one, other = builder.bitcast(one, wide), builder.bitcast(other, wide)
+    low, by = _same(wide, _WORD), _same(wide, 32)
+    evens = builder.lshr(builder.mul(builder.and_(one, low), builder.and_(other, low)), by)
+    odds = builder.and_(builder.mul(builder.lshr(one, by), builder.lshr(other, by)), _same(wide, _WORD << 32))
+    return builder.bitcast(builder.or_(evens, odds), _lanes(32))
 
 
 def _set(row: int) -> list[int]:

@@ -12,6 +12,7 @@ from numpy import int16, int64, uint8, uint16, uint32, uint64
 
 from featherweight.codecs._kernels._primitives import load16le, popcount
 from featherweight.codecs._kernels.rans import left
+from featherweight.codecs._kernels.rans_tables import enter
 from featherweight.kernel import kernel, primitive
 
 __all__ = [
@@ -45,7 +46,6 @@ _0, _1, _2, _3, _4, _7, _8 = (uint64(value) for value in (0, 1, 2, 3, 4, 7, 8))
 _16, _20, _32 = uint64(16), uint64(20), uint64(32)
 _DIRECT, _ESCAPE, _LARGEST, _SIZES = uint64(DIRECT), uint64(ESCAPE), uint64(LARGEST), uint64(SIZES)
 _LOW = uint64(1 << 15)
-_WORD32 = uint64((1 << 32) - 1)
 
 
 @primitive
@@ -214,21 +214,15 @@ def rows(classes: Any, low: Any, high: Any, shift: Any, out: Any) -> None:
         out[i] = uint8(uint8(min(max(classes[i], least), most) - least) << by)
 
 
-@kernel("void(u2[r], u4[w], u4[w])")
-def fields(table: Any, inverses: Any, out: Any) -> None:
-    """Fill what rans' encoder needs of each symbol."""
+@kernel("void(u2[r], u4[w])")
+def fields(table: Any, entries: Any) -> None:
+    """Fill the encoding entries of tables, which rans_tables describes."""
     for row in range(_0, uint64(table.size), uint64(256)):
         start = _0
         for symbol in range(uint64(256)):
             frequency, place = uint64(table[row + uint64(symbol)]), row + uint64(symbol)
             if frequency:
-                shift, bias, inverse = _0, start + (_1 << uint64(BITS)) - _1, _WORD32
-                if frequency > _1:
-                    shift, bias = _length(frequency - _1) - _1, start
-                    inverse = ((_1 << shift + _32) + frequency - _1) // frequency
-                inverses[place] = uint32(inverse)
-                out[place] = uint32(frequency | bias << uint64(13) | shift << uint64(26))
-                start += frequency
+                start = enter(entries, place, frequency, start, uint64(BITS))
 
 
 @kernel("void(i4[r], u1[r], u8, u8, u4[r], u4[w], u1[w])")

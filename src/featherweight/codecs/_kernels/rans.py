@@ -117,10 +117,8 @@ def _joined(field: Any, inverse: Any, x: Any, bits: Any) -> Any:
     return x + (field >> _13 & _FIELD) + quotient * ((_1 << bits) - (field & _FIELD))
 
 
-@kernel("i8(u1[r], u8, u4[r], u4[r], u8, u8, u8, u4[w], u1[w])")
-def encode(
-    symbols: Any, bits: Any, inverses: Any, fields: Any, stop: Any, left: Any, at: Any, states: Any, words: Any
-) -> Any:
+@kernel("i8(u1[r], u8, u4[r], u8, u8, u8, u4[w], u1[w])")
+def encode(symbols: Any, bits: Any, entries: Any, stop: Any, left: Any, at: Any, states: Any, words: Any) -> Any:
     """Encode the symbols from `left` (not included) down to `stop`, writing `words` from `at` downwards.
 
     A symbol takes at most 2 bytes, 2 more must be free. Returns where the words begin.
@@ -129,8 +127,8 @@ def encode(
     while left > stop:
         left -= _1
         lane = left & (lanes - _1)
-        x, which = states[lane], symbols[left]
-        field, inverse = fields[which], inverses[which]
+        x, place = states[lane], uint64(symbols[left]) << _1
+        field, inverse = entries[place], entries[place | _1]
         words[at - _2], words[at - _1] = uint8(x & _BYTE), uint8(x >> _8 & _BYTE)
         full = uint64(x >= (field & _FIELD) << (_31 - bits))
         at -= full << _1
@@ -138,26 +136,17 @@ def encode(
     return int64(at)
 
 
-@kernel("i8(u1[r], u8, u4[r], u4[r], u1[r], u8, u8, u8, u4[w], u1[w])")
+@kernel("i8(u1[r], u8, u4[r], u1[r], u8, u8, u8, u4[w], u1[w])")
 def encode_rows(
-    symbols: Any,
-    bits: Any,
-    inverses: Any,
-    fields: Any,
-    rows: Any,
-    stop: Any,
-    left: Any,
-    at: Any,
-    states: Any,
-    words: Any,
+    symbols: Any, bits: Any, entries: Any, rows: Any, stop: Any, left: Any, at: Any, states: Any, words: Any
 ) -> Any:
     """Encode as `encode` does, each symbol by the table that `rows` says."""
     lanes = uint64(states.size)
     while left > stop:
         left -= _1
         lane = left & (lanes - _1)
-        x, which = states[lane], rows[left] << _8 | symbols[left]
-        field, inverse = fields[which], inverses[which]
+        x, place = states[lane], (uint64(rows[left]) << _8 | symbols[left]) << _1
+        field, inverse = entries[place], entries[place | _1]
         words[at - _2], words[at - _1] = uint8(x & _BYTE), uint8(x >> _8 & _BYTE)
         full = uint64(x >= (field & _FIELD) << (_31 - bits))
         at -= full << _1

@@ -72,8 +72,8 @@ def _refilled(x: Any, short: Any, payload: Any, at: Any) -> Any:
     return v.either(moved, v.deal16le(payload, at, short, v.splat(_0)))
 
 
-@kernel("i8(u1[r], u8, u4[r], u4[r], u8, u8, u4[w], u1[w])")
-def encode(symbols: Any, bits: Any, inverses: Any, fields: Any, left: Any, at: Any, states: Any, words: Any) -> Any:
+@kernel("i8(u1[r], u8, u4[r], u8, u8, u4[w], u1[w])")
+def encode(symbols: Any, bits: Any, entries: Any, left: Any, at: Any, states: Any, words: Any) -> Any:
     """Encode the first `left` symbols, whole rounds of all lanes; 32 bytes beyond the words' room must be free."""
     lanes = uint64(states.size)
     scale, shift = v.splat(_1 << bits), v.splat(_31 - bits)
@@ -82,17 +82,15 @@ def encode(symbols: Any, bits: Any, inverses: Any, fields: Any, left: Any, at: A
         for back in range(_0, lanes, _16):
             lane = lanes - _16 - back
             which = v.load8(symbols, left + lane)
-            x, full = _round(v.load(states, lane), v.gather(fields, which), v.gather(inverses, which), scale, shift)
+            x, full = _round(v.load(states, lane), entries, v.plus(which, which), scale, shift)
             v.stack16le(words, at, v.load(states, lane), full)
             at -= _2 * popcount(full)
             v.store(states, lane, x)
     return int64(at)
 
 
-@kernel("i8(u1[r], u8, u4[r], u4[r], u1[r], u8, u8, u4[w], u1[w])")
-def encode_rows(
-    symbols: Any, bits: Any, inverses: Any, fields: Any, rows: Any, left: Any, at: Any, states: Any, words: Any
-) -> Any:
+@kernel("i8(u1[r], u8, u4[r], u1[r], u8, u8, u4[w], u1[w])")
+def encode_rows(symbols: Any, bits: Any, entries: Any, rows: Any, left: Any, at: Any, states: Any, words: Any) -> Any:
     """Encode as `encode` does, each symbol by the table that `rows` says."""
     lanes = uint64(states.size)
     scale, shift = v.splat(_1 << bits), v.splat(_31 - bits)
@@ -101,7 +99,7 @@ def encode_rows(
         for back in range(_0, lanes, _16):
             lane = lanes - _16 - back
             which = v.either(v.left(v.load8(rows, left + lane), v.splat(_8)), v.load8(symbols, left + lane))
-            x, full = _round(v.load(states, lane), v.gather(fields, which), v.gather(inverses, which), scale, shift)
+            x, full = _round(v.load(states, lane), entries, v.plus(which, which), scale, shift)
             v.stack16le(words, at, v.load(states, lane), full)
             at -= _2 * popcount(full)
             v.store(states, lane, x)
@@ -109,8 +107,10 @@ def encode_rows(
 
 
 @primitive
-def _round(x: Any, field: Any, inverse: Any, scale: Any, shift: Any) -> Any:
-    """Return the states after their symbols, and which of them gave up a word first."""
+def _round(x: Any, entries: Any, place: Any, scale: Any, shift: Any) -> Any:
+    """Return the states after the symbols whose entries are at `place`, and which of them gave up a word first."""
+    one, other = v.gather2(entries, place), v.gather2(entries, v.turn(place))
+    field, inverse = v.evens(one, other), v.odds(one, other)
     frequency = v.both(field, v.splat(_FIELD))
     full = v.less(v.minus(v.left(frequency, shift), v.splat(_1)), x)
     x = v.choose(full, v.right(x, v.splat(_16)), x)

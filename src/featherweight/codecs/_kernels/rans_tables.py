@@ -2,7 +2,7 @@
 
 A decoding table has a word of 32 bits a slot: symbol | start << 8 | (2^bits - frequency) << 20.
 
-An encoding table has two 32-bit words a symbol: an inverse, and a field frequency | bias << 13 | shift << 26 with
+An encoding table has two such words a symbol: a field frequency | bias << 13 | shift << 26, and an inverse with
 ⌊x / frequency⌋ = ⌊x · inverse / 2^32⌋ >> shift for every x below frequency · 2^(31 - bits), and bias = start. Only a
 frequency of 1 has no such inverse: there ⌊x · (2^32 - 1) / 2^32⌋ is x - 1, which a bias of start + 2^bits - 1 mends.
 """
@@ -262,7 +262,7 @@ def _plan(counts: Any, row: Any, n: Any, bits: Any, precision: Any, levels: Any)
     return total
 
 
-@kernel("i8(u4[r], u8, u1[r], u4[r], u8[w], u8[w], u4[w], u4[w], u1[w], u8[w])")
+@kernel("i8(u4[r], u8, u1[r], u4[r], u8[w], u8[w], u4[w], u1[w], u8[w])")
 def write_tables(
     counts: Any,
     bits: Any,
@@ -270,12 +270,11 @@ def write_tables(
     logs: Any,
     levels: Any,
     sizes: Any,
-    inverses: Any,
-    fields: Any,
+    entries: Any,
     header: Any,
     cursor: Any,
 ) -> Any:
-    """Write classes and tables into `header`; fill `inverses` and `fields`, what the encoder needs of each symbol.
+    """Write classes and tables into `header`; fill the encoding `entries`.
 
     `levels` (256), `sizes` (8) and `cursor` are scratch. Returns the number of bytes; `cursor[1]` is the cost of the
     symbols in bits.
@@ -327,15 +326,21 @@ def write_tables(
         for symbol in range(_ALL):
             frequency = levels[symbol]
             if frequency:
-                shift, bias, inverse = _0, start + (_1 << bits) - _1, _WORD32
-                if frequency > _1:
-                    shift, bias = _bit_length(frequency - _1) - _1, start
-                    inverse = ((_1 << shift + _32) + frequency - _1) // frequency
-                inverses[row + symbol] = uint32(inverse)
-                fields[row + symbol] = uint32(frequency | bias << _13 | shift << _26)
-                start += frequency
+                start = enter(entries, row | uint64(symbol), frequency, start, bits)
     cursor[1] = spent >> _LOG
     return int64((cursor[0] + _7) >> _3)
+
+
+@primitive
+def enter(entries: Any, which: Any, frequency: Any, start: Any, bits: Any) -> Any:
+    """Write the encoding entry of a symbol; returns where the slots of the next one start."""
+    shift, bias, inverse = _0, start + (_1 << bits) - _1, _WORD32
+    if frequency > _1:
+        shift, bias = _bit_length(frequency - _1) - _1, start
+        inverse = ((_1 << shift + _32) + frequency - _1) // frequency
+    entries[which << _1] = uint32(frequency | bias << _13 | shift << _26)
+    entries[which << _1 | _1] = uint32(inverse)
+    return start + frequency
 
 
 @primitive
