@@ -275,8 +275,12 @@ def _run_parts(
     if pool is None or len(parts) < 2:
         work()
     else:
-        futures = [pool.submit(work) for _ in range(min(len(parts), getattr(pool, "_max_workers", 1)))]
-        wait(futures)  # all of them: what is under way still writes to `flat`
+        # The caller is one of the workers: it would only wait, and to wake another thread costs as much as a piece.
+        futures = [pool.submit(work) for _ in range(min(len(parts) - 1, getattr(pool, "_max_workers", 1)))]
+        try:
+            work()
+        finally:
+            wait(futures)  # all of them: what is under way still writes to `flat`
         for future in futures:
             future.result()
 
