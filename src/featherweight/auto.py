@@ -26,6 +26,7 @@ COST_NS = {"raw": (0.1, 0.0), "huffman": (0.45, 0.17), "rans": (1.3, 0.0)}
 BITS_PER_NS = {"fast": 0.15, "small": 0.0}
 SAMPLE, RUN = 2048, 128
 TABLES = 1 << 16  # elements from which on the tables of classes are small beside what they spare
+_LOG2, _2LN2 = np.log2(np.maximum(np.arange(SAMPLE + 1), 1)), float(2 * np.log(2))
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ class Auto:
 
     def _bytes(self, x: Array, sample: Array) -> AnyRecipe | None:
         counts = np.bincount(sample)
-        counts = counts[counts > 0]
+        width = (counts.size - 1).bit_length()
+        counts = counts[counts.nonzero()]
         n, symbols = sample.size, counts.size
         # Miller and Madow's correction: a sample shows less entropy than there is.
-        entropy = float(np.log2(n) - counts.dot(np.log2(counts)) / n) + (symbols - 1) / (2 * np.log(2) * n)
-        width = int(sample.max()).bit_length()
+        entropy = float(_LOG2[n] - counts.dot(_LOG2[counts]) / n) + (symbols - 1) / (_2LN2 * n)
         huffman = max(1.0, entropy + 0.03) if symbols < 256 or entropy < 7.9 else 8.0
         price = BITS_PER_NS[self.effort]
         costs = {
@@ -112,11 +113,12 @@ def _stage(name: str, **values: Any) -> Any:
 def _constant(x: Array) -> bool:
     if x.size == 0:
         return True
-    words = dtypes.bits_view(x).reshape(x.size, -1)
-    first = words[0].tolist()
-    if first != words[-1].tolist() or first != words[x.size // 2].tolist():
+    words = dtypes.bits_view(x)
+    width = words.size // x.size  # 2 words where an element is complex
+    first, middle = words[:width], x.size // 2 * width
+    if not first.tobytes() == words[-width:].tobytes() == words[middle : middle + width].tobytes():
         return False
-    return bool((words == words[0]).all())
+    return bool((words.reshape(-1, width) == first).all())
 
 
 def _sample(x: Array) -> Array:

@@ -41,6 +41,7 @@ from featherweight.writing import (
     Work,
     energies,
     kept,
+    light,
     local,
     no_base,
     outcome,
@@ -283,7 +284,7 @@ class TensorFile(Mapping[str, Array]):
         with thread_pool(self._threads) as pool:
             for large, infos in itertools.groupby(self.infos.values(), lambda info: info.count >= LARGE):
                 one = functools.partial(self._decode_one, place, pool if large else None)
-                for info in map(one, infos) if large else ordered_map(pool)(one, infos):
+                for info in map(one, infos) if large else ordered_map(pool, light=light)(one, infos):
                     if progress:
                         progress(info.name, info.packed)
 
@@ -392,8 +393,9 @@ def _encode(
         raise ArgumentError("what is encoded is a .fw file: let its name end in .fw", path=file_name(target))
     with contextlib.ExitStack() as stack:
         lookup = _open_base(base, stack)
-        mapper = ordered_map(executor or stack.enter_context(thread_pool(threads)))
-        work = Work(checkpoint, lookup, mapper, codecs, executor is not None and local(checkpoint))
+        pool = executor or stack.enter_context(thread_pool(threads))
+        mapper, whole = ordered_map(pool), ordered_map(pool, light=light)
+        work = Work(checkpoint, lookup, mapper, whole, codecs, executor is not None and local(checkpoint))
         tell = progress or (lambda name, size: None)
         if goal is None:
             with create(target, **kept(checkpoint)) as writer:

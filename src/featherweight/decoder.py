@@ -275,8 +275,12 @@ def _run_parts(
     if pool is None or len(parts) < 2:
         work()
     else:
-        futures = [pool.submit(work) for _ in range(min(len(parts), getattr(pool, "_max_workers", 1)))]
-        wait(futures)  # all of them: what is under way still writes to `flat`
+        # The caller is one of the workers: it would only wait, and to wake another thread costs as much as a piece.
+        futures = [pool.submit(work) for _ in range(min(len(parts) - 1, getattr(pool, "_max_workers", 1)))]
+        try:
+            work()
+        finally:
+            wait(futures)  # all of them: what is under way still writes to `flat`
         for future in futures:
             future.result()
 
@@ -299,13 +303,13 @@ def _run_program(
     plan: Plan,
 ) -> None:
     edges = leaves_of(ready.program, body, record, refs, given, plan)
-    splits = {i: n for n, i in enumerate(i for i, leaf in enumerate(ready.program.leaves) if leaf[0] == SPLIT)}
 
     def edge(index: int) -> Array:
         found = edges[index]
         if found is None:
             assert split_edge is not None
-            found = edges[index] = split_edge(splits[index], edges + [None] * len(ready.steps))
+            before = sum(leaf[0] == SPLIT for leaf in ready.program.leaves[:index])
+            found = edges[index] = split_edge(before, edges + [None] * len(ready.steps))
         return found
 
     name = ""
@@ -337,7 +341,7 @@ def leaves_of(
     edges: list[Array | None] = []
     place, number = 0, 1
     data = np.frombuffer(body, np.uint8)
-    digests = len(record) - sum(leaf[0] == REFERENCE for leaf in program.leaves)
+    digests = len(record) - [leaf[0] for leaf in program.leaves].count(REFERENCE)
     for leaf in program.leaves:
         kind = leaf[0]
         if kind in (FLAT, SHAPED):

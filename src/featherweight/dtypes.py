@@ -21,6 +21,9 @@ __all__ = ["Array", "ElementType", "all_types", "bits_view", "native", "of", "pa
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+_WORDS = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
+
+
 class ElementType(NamedTuple):
     """One row of the table; `exponent` and `mantissa` are field widths in bits, 0 where there are none."""
 
@@ -35,7 +38,7 @@ class ElementType(NamedTuple):
     @property
     def word(self) -> np.dtype[Any]:
         """The unsigned integer of the same size, with which kernels see the elements (of one part of a complex one)."""
-        return np.dtype(f"u{self.dtype.itemsize // (2 if self.kind == 'c' else 1)}")
+        return _WORDS[self.dtype.itemsize // (2 if self.kind == "c" else 1)]
 
 
 # id, name, NumPy or ml_dtypes name, kind, bits, exponent bits, mantissa bits

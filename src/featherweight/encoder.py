@@ -142,6 +142,7 @@ class _Made(NamedTuple):
 
 
 Scope = Mapping[str, "_Made | _Outside"]
+_WIRE = msgspec.msgpack.Decoder(tuple[Any, ...])
 
 
 def step_of(shape: Sequence[int], size: int) -> int:
@@ -210,6 +211,9 @@ def _error(x: Array, decoded: Array) -> Error:
 
 
 def _renumber(program: Program, used: list[int], leaves: int) -> Program:
+    if not any(leaf[0] in (REFERENCE, GIVEN) for leaf in program.leaves):
+        return program
+
     def renumber(leaf: tuple[int, ...]) -> tuple[int, ...]:
         if leaf[0] == REFERENCE:
             return (REFERENCE, used.index(leaf[1]))
@@ -289,15 +293,17 @@ class _Builder:
 
     def finish(self, result: _Made) -> Piece:
         """Give the edges their numbers in the frame and return the program with what it stores."""
-        number = functools.partial(_number, leaves=len(self.leaves))
+        count = len(self.leaves)
         nodes = tuple(
-            Node(
-                codec_table.key(codec),
-                tuple(map(number, streams)),
-                msgspec.msgpack.decode(msgspec.msgpack.encode(wire), type=tuple[Any, ...]),
-                tuple(map(number, given)),
-            )
-            for codec, wire, streams, given in self.nodes
+            [
+                Node(
+                    codec_table.key(codec),
+                    tuple([_number(made, count) for made in streams]),
+                    _WIRE.decode(msgspec.msgpack.encode(wire)),
+                    tuple([_number(made, count) for made in given]),
+                )
+                for codec, wire, streams, given in self.nodes
+            ]
         )
         leaf = self.leaves[-1]
         if not nodes and leaf[0] == SHAPED and dtypes.of(leaf[1]).bits >= 8:

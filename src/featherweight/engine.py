@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -120,6 +120,7 @@ def workers(threads: int | None) -> int:
 def thread_pool(threads: int | None) -> AbstractContextManager[Executor | None]:
     """Return a context whose value is a pool, or None where one thread is enough.
 
+    The pool has one thread less, for the caller is one too: where three fight for the interpreter, two get less done.
     Pools are kept: threads that live on keep their scratch memory. What runs in a pool must not wait for it.
     """
     count = workers(threads)
@@ -128,7 +129,7 @@ def thread_pool(threads: int | None) -> AbstractContextManager[Executor | None]:
 
 @functools.cache
 def _pool(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "featherweight")
+    return ThreadPoolExecutor(count - 1, "featherweight")
 
 
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
@@ -136,27 +137,46 @@ if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
 
 
 def ordered_map(
-    pool: Executor | None, ahead: int = 4
+    pool: Executor | None, ahead: int = 4, light: Callable[[Any], bool] = lambda item: False
 ) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
     """Return a `map` that keeps a few calls under way in `pool` and gives their results in order.
 
-    Unlike ``Executor.map`` it takes no more from its input than it has under way, so that memory stays bounded.
+    Unlike ``Executor.map`` it takes no more from its input than it has under way, so that memory stays bounded. What
+    is `light`, and would cost more to hand over than to do, the caller does itself.
     """
     if pool is None:
         return map
     window = ahead * (getattr(pool, "_max_workers", None) or os.cpu_count() or 1)
+    near = isinstance(pool, ThreadPoolExecutor)
 
     def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        source = iter(items)
-        waiting = collections.deque(pool.submit(function, item) for item in itertools.islice(source, window))
+        begun = ([_done(function, x) if light(x) else pool.submit(function, x), x] for x in items)
+        waiting: collections.deque[list[Any]] = collections.deque()
         try:
+            waiting.extend(itertools.islice(begun, window))
             while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in itertools.islice(source, 1))
+                # While the oldest is under way, what nobody has begun is begun here, if the caller is a thread as any.
+                for call in waiting if near else ():
+                    if waiting[0][0].done():
+                        break
+                    if call[0].cancel():
+                        call[0] = _done(function, call[1])
+                result = waiting.popleft()[0].result()
+                waiting.extend(itertools.islice(begun, 1))
                 yield result
         finally:
-            for future in waiting:
+            for future, _ in waiting:
                 future.cancel()
-            wait(waiting)  # what is under way still reads and writes the caller's memory
+            wait([future for future, _ in waiting])  # what is under way still reads and writes the caller's memory
 
     return mapped
+
+
+def _done(function: Callable[[Any], Any], item: Any) -> Future[Any]:
+    """Call a function now; what it raises is raised in its turn."""
+    future: Future[Any] = Future()
+    try:
+        future.set_result(function(item))
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is raised where the result is asked for)
+        future.set_exception(error)
+    return future

@@ -11,6 +11,7 @@ last edge is the result. A leaf of the root program may be *split*: its pieces a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -153,6 +154,7 @@ def checksum(*parts: Any, seed: int = 0) -> int:
     return digest.intdigest() & 0xFFFFFFFF
 
 
+@functools.lru_cache(1024)  # a head names the same few again and again, and each is asked for from many sides
 def spec_of(record: Integers) -> Spec:
     """Turn (dtype, dims…) into a Spec; raises FrameError."""
     # NumPy multiplies the lengths that are not 0 and refuses what does not fit 63 bits, of empty arrays too.
@@ -177,8 +179,8 @@ def piece_shape(shape: Sequence[int], step: int, start: int) -> tuple[int, ...]:
 
 def sizes_and_digests(program: Program, record: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
     """Cut a record behind its checksum; raises FrameError where it does not have the program's length."""
-    stored = sum(leaf[0] in (FLAT, SHAPED) for leaf in program.leaves)
-    digests = sum(leaf[0] == REFERENCE for leaf in program.leaves)
+    kinds = [leaf[0] for leaf in program.leaves]
+    stored, digests = kinds.count(FLAT) + kinds.count(SHAPED), kinds.count(REFERENCE)
     if len(record) != 1 + stored + digests or min(record) < 0:
         raise FrameError(f"a record of {len(record)} numbers for {stored} stored leaves and {digests} references")
     return record[1 : 1 + stored], record[1 + stored :]

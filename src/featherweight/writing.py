@@ -38,6 +38,7 @@ __all__ = [
     "Work",
     "energies",
     "kept",
+    "light",
     "local",
     "no_base",
     "outcome",
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
+_LIGHT = 1 << 12  # elements up to which handing a tensor over costs more than coding it
 _WINDOW = 1 << 24  # elements that are measured at a time
 _SAMPLE = 1 << 21  # elements, about, that a search starts with
 _RUN = 16  # rows, at most, that it takes together
@@ -83,11 +85,15 @@ def _reopened(where: str) -> Checkpoint:
 
 
 class Work(NamedTuple):
-    """What is to be encoded, and with what means; `apart` where workers load elements themselves."""
+    """What is to be encoded, and with what means; `apart` where workers load elements themselves.
+
+    `mapper` is for the pieces of large tensors, `whole` for small tensors.
+    """
 
     checkpoint: Checkpoint
     lookup: Callable[[TensorInfo], Array | None]
     mapper: Mapper
+    whole: Mapper
     codecs: Mapping[str, Any]
     apart: bool
 
@@ -145,7 +151,7 @@ def write(
                 )
                 for i in infos
             )
-            for info, recipe, coded, body in work.mapper(functools.partial(_encode_small, plan), units):
+            for info, recipe, coded, body in work.whole(functools.partial(_encode_small, plan), units):
                 found[info.name] = recipe
                 if coded is None:
                     assert before is not None
@@ -172,6 +178,11 @@ def write(
                 locate=functools.partial(_Slice, where, info.name) if where else None,
             )
     return found
+
+
+def light(item: _Unit | TensorInfo) -> bool:
+    """Return whether a small tensor is so small that threads would rather wait for each other than share it."""
+    return (item.info if isinstance(item, _Unit) else item).count <= _LIGHT
 
 
 def _chosen(recipe: AnyRecipe, x: Array) -> AnyRecipe:

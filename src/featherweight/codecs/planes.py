@@ -112,12 +112,15 @@ class Planes:
             raise ArgumentError(f"planes of {list(widths)} bits do not make up the {bits} of {x.dtype}")
         if bits < 8 and words.size and words.max() >> bits:
             raise ArgumentError(f"an element of {x.dtype} has bits set beyond its {bits}")
-        planes = np.empty((len(widths), words.size), np.uint8)
         fast = _FAST.get((words.itemsize, widths))
         if fast:
+            # Each in memory of its own: a plane that is stored as it is would else keep those that were coded.
+            planes = [np.empty(words.size, np.uint8) for _ in widths]
             fast[0](words, how, *planes)
         else:
-            kernels.SPLIT[words.itemsize](words, np.array(widths, np.uint8), bits, how, planes.reshape(-1))
+            together = np.empty((len(widths), words.size), np.uint8)
+            kernels.SPLIT[words.itemsize](words, np.array(widths, np.uint8), bits, how, together.reshape(-1))
+            planes = list(together)
         shape = (*x.shape, 2) if x.dtype.kind == "c" else x.shape
         return Encoded(PlanesWire(widths), tuple(plane.reshape(shape) for plane in planes))
 
