@@ -17,6 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from featherweight.codecs._kernels import _emit
+from featherweight.kernel import features
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 WORK = ROOT / "benchmarks" / ".work"
@@ -151,10 +154,17 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu,
         "cores": len(all_cores()),
+        "vectors": _vectors(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": versions,
     }
+
+
+def _vectors() -> str:
+    """Say how wide the vectors are that the kernels find here."""
+    widths = (("512 bits", _emit.AVX512), ("256 bits", _emit.AVX2))
+    return next((width for width, wanted in widths if features() >= wanted), "none")
 
 
 def save(name: str, arguments: argparse.Namespace, result: Mapping[str, Any]) -> None:

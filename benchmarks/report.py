@@ -311,7 +311,8 @@ def _where(result: Result) -> str:
 def _machine(result: Result) -> str:
     machine = result["machine"]
     cores = f"{machine['cores']} core{'s' * (machine['cores'] > 1)}"
-    return f"{machine['cpu']}, {cores}, {machine['system']}, {result['date']}."
+    vectors = f", vectors of {machine['vectors']}" if machine.get("vectors", "none") != "none" else ""
+    return f"{machine['cpu']}, {cores}{vectors}, {machine['system']}, {result['date']}."
 
 
 def _name(name: str) -> str:
