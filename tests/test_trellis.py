@@ -13,8 +13,7 @@ from featherweight import codecs, kernel
 from featherweight.codecs import ggd as ggd_module
 from featherweight.codecs import levels as levels_module
 from featherweight.codecs import trellis as trellis_module
-from featherweight.codecs._kernels import _machines, _models
-from featherweight.codecs._kernels import ggd as ggd_kernels
+from featherweight.codecs._kernels import _machines, _models, _tokens, ggd_models
 from featherweight.codecs._kernels import trellis as portable
 from featherweight.codecs.uniform import step_for
 from featherweight.dtypes import Array
@@ -239,8 +238,8 @@ def test_levels_take_any_shape(shape: tuple[int, ...]) -> None:
 )
 def test_any_model_makes_tables_that_fill_their_slots(model: tuple[int, ...], low: int, quantizers: int) -> None:
     tables = _models.tables(model, low, 3, quantizers).reshape(-1, 256).astype(int)
-    assert (tables.sum(1) == 1 << ggd_kernels.BITS).all()
-    assert (tables[:, ggd_kernels.ESCAPE :] == 1).all()
+    assert (tables.sum(1) == 1 << ggd_models.BITS).all()
+    assert (tables[:, _tokens.ESCAPE :] == 1).all()
 
 
 def test_tables_are_generalised_gaussians() -> None:

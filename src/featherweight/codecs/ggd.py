@@ -52,7 +52,7 @@ import msgspec
 import numpy as np
 
 from featherweight import dtypes
-from featherweight.codecs._kernels import _machines, _models, rans_simd, rans_tables
+from featherweight.codecs._kernels import _machines, _models, _tokens, ggd_models, rans_simd, rans_tables
 from featherweight.codecs._kernels import ggd as portable
 from featherweight.codecs._kernels import ggd_simd as simd
 from featherweight.codecs._kernels import rans as rans_portable
@@ -64,7 +64,7 @@ from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
 __all__ = ["CODEC", "Ggd", "GgdWire", "decode"]
 
-_BITS = np.uint64(portable.BITS)
+_BITS = np.uint64(ggd_models.BITS)
 _MOST_TABLES = 64
 _Log = Annotated[int, msgspec.Meta(ge=0, le=7)]
 _Small = Annotated[int, msgspec.Meta(ge=-8192, le=8192)]
@@ -100,7 +100,7 @@ def decode(wire: GgdWire, streams: tuple[Array, ...], given: tuple[Array, ...], 
     states = payload[:begin].view("<u4").astype(np.uint32)
     if states.min() < 1 << 15 or states.max() >= 1 << 31:
         raise FrameError("a state is out of range")
-    entries = np.empty(wire.classes * quantizers << portable.BITS, np.uint32)
+    entries = np.empty(wire.classes * quantizers << ggd_models.BITS, np.uint32)
     portable.slots(_models.tables(wire.model, wire.low, wire.classes, quantizers), entries)
     rows, classes = np.empty(flat.size, np.uint8), _classes(given, out.shape, FrameError)
     high = min(wire.low + wire.classes - 1, 255)
@@ -119,11 +119,11 @@ def decode(wire: GgdWire, streams: tuple[Array, ...], given: tuple[Array, ...], 
 
 def _indices(codes: Array, rest: Array, out: Array) -> int:
     half = np.int64(1) << np.int64(min(dtypes.of(out.dtype).bits, 32) - 1)
-    kernel = {8: portable.indices1, 16: portable.indices2, 32: portable.indices4}.get(dtypes.of(out.dtype).bits)
+    kernel = {8: _tokens.indices1, 16: _tokens.indices2, 32: _tokens.indices4}.get(dtypes.of(out.dtype).bits)
     if kernel is not None:
         return int(kernel(codes, rest, out, -half, half - np.int64(1)))
     plain = np.empty(out.size, np.int32)
-    read = int(portable.indices4(codes, rest, plain, -half, half - np.int64(1)))
+    read = int(_tokens.indices4(codes, rest, plain, -half, half - np.int64(1)))
     if read >= 0:
         out[:] = plain.astype(out.dtype)
     return read
@@ -171,9 +171,9 @@ class Ggd:
         model = _models.fit(counts, low, 2 if self.states else 1, 64 // self.resolution)
         table = _models.tables(model, low, count, 2 if self.states else 1)
         # A token leaves at most 12 bits open, after an escape 8 more.
-        rest = np.zeros(int(np.count_nonzero(tokens >= portable.DIRECT)) * 3 + _escapes(counts, table) + 8, np.uint8)
-        used = int(portable.tokenize(index, rows, table, tokens, rest)) + 7 >> 3
-        lanes = min(paths, _lane_bits(int(portable.cost(counts, table, _models.logs())) >> 12))
+        rest = np.zeros(int(np.count_nonzero(tokens >= _tokens.DIRECT)) * 3 + _escapes(counts, table) + 8, np.uint8)
+        used = int(_tokens.tokenize(index, rows, table, tokens, rest)) + 7 >> 3
+        lanes = min(paths, _lane_bits(int(ggd_models.cost(counts, table, _models.logs())) >> 12))
         payload = _coded(tokens, rows, table, lanes)
         wire = GgdWire(lanes, paths, self.states, low, count, model)  # type: ignore[arg-type]  # it has six
         return Encoded(wire, (payload, rest[:used].copy()) if used else (payload,))
@@ -215,7 +215,7 @@ def _counted(index: Array, classes: Array, low: int, count: int, states: int, pa
     nexts = _machines.nexts(states) if states else np.zeros(1, np.uint32)
     portable.classify(index, classes, np.uint64(low), np.uint64(low + count - 1), nexts, walk, rows)
     tokens = np.empty(index.size, np.uint8)
-    portable.count(index, rows, counts, tokens)
+    _tokens.count(index, rows, counts, tokens)
     return rows, counts, tokens
 
 

@@ -36,7 +36,7 @@ import ml_dtypes
 import msgspec
 import numpy as np
 
-from featherweight.codecs._kernels import _floats, _machines, _models, rans_tables
+from featherweight.codecs._kernels import _floats, _machines, _models, _tokens, rans_tables
 from featherweight.codecs._kernels import ggd as coder
 from featherweight.codecs._kernels import trellis as portable
 from featherweight.codecs._kernels import trellis_simd as simd
@@ -55,10 +55,10 @@ _BYTES = np.tile(np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int32), 
 
 
 def _token(size: int) -> int:
-    if 2 * size < coder.DIRECT:
+    if 2 * size < _tokens.DIRECT:
         return 2 * size
     top = size.bit_length() - 1
-    return coder.DIRECT + ((top - 5) << 4 | (size >> top - 2 & 3) << 2 | (size & 1) << 1)
+    return _tokens.DIRECT + ((top - 5) << 4 | (size >> top - 2 & 3) << 2 | (size & 1) << 1)
 
 
 _TOKENS = np.array([_token(k) for k in range(_TOP + 1)])
@@ -248,7 +248,7 @@ class _Search:
             index = (parts + np.uint32((1 + quantizer) * portable.UNIT)) // np.uint32(2 * portable.UNIT)
             if quantizer:
                 index[parts < portable.UNIT // 2] = 0
-            coder.count(np.minimum(index, _MOST).astype(np.int32), rows | np.uint8(quantizer), counts, tokens)
+            _tokens.count(np.minimum(index, _MOST).astype(np.int32), rows | np.uint8(quantizer), counts, tokens)
         return counts
 
     def _rows(self, index: Array) -> Array:
@@ -261,13 +261,13 @@ class _Search:
     def counted(self, index: Array) -> Array:
         """Count the tokens of indices in each class and quantizer."""
         counts = np.zeros(self.count * 512, np.uint32)
-        coder.count(np.minimum(index, _MOST), self._rows(index), counts, np.empty(self.size, np.uint8))
+        _tokens.count(np.minimum(index, _MOST), self._rows(index), counts, np.empty(self.size, np.uint8))
         return counts
 
     def rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[_Rates, tuple[int, ...]]:
         """Return λ times the bits of each size in each class and quantizer, in squared parts, and their model."""
         both = counts.reshape(-1, 256).copy()
-        tokens = np.arange(1, coder.DIRECT, 2)
+        tokens = np.arange(1, _tokens.DIRECT, 2)
         pairs = both[:, tokens] + both[:, tokens + 1]  # signs are as likely as each other
         both[:, tokens], both[:, tokens + 1] = pairs - (pairs >> 1), pairs >> 1
         model = _models.fit(both.reshape(-1), self.low, 2, 16, start, rounds=2)

@@ -6,7 +6,8 @@ import functools
 
 import numpy as np
 
-from featherweight.codecs._kernels import ggd as kernels
+from featherweight.codecs._kernels import _tokens
+from featherweight.codecs._kernels import ggd_models as kernels
 from featherweight.dtypes import Array
 
 __all__ = ["START", "fit", "logs", "tables"]
@@ -87,8 +88,8 @@ def _grouped(counts: Array) -> Array:
     rows = counts.reshape(-1, 256)
     sizes = np.empty((len(rows), kernels.SIZES), np.uint32)
     sizes[:, 0] = rows[:, 0]
-    sizes[:, 1:32] = rows[:, 1 : kernels.DIRECT : 2] + rows[:, 2 : kernels.DIRECT : 2]
-    large = rows[:, kernels.DIRECT : kernels.LARGEST + 1].reshape(len(rows), -1, 4)
+    sizes[:, 1:32] = rows[:, 1 : _tokens.DIRECT : 2] + rows[:, 2 : _tokens.DIRECT : 2]
+    large = rows[:, _tokens.DIRECT : _tokens.LARGEST + 1].reshape(len(rows), -1, 4)
     sizes[:, 32:] = large.sum(2, dtype=np.uint32)
     return sizes.reshape(-1)
 
@@ -97,9 +98,9 @@ def _grouped(counts: Array) -> Array:
 def _sizes() -> Array:
     """Return about how large the index of each token is."""
     tokens = np.arange(256, dtype=np.int64)
-    code = np.clip(tokens - kernels.DIRECT, 0, None)
+    code = np.clip(tokens - _tokens.DIRECT, 0, None)
     large = ((4 | code >> 2 & 3) << (code >> 4) + 3) + (1 << (code >> 4) + 2)
-    return np.where(tokens < kernels.DIRECT, tokens + 1 >> 1, large)
+    return np.where(tokens < _tokens.DIRECT, tokens + 1 >> 1, large)
 
 
 def _scale(counts: Array, low: int, quantizers: int, slope: int) -> int:

@@ -16,6 +16,7 @@ from featherweight.dtypes import Array
 from featherweight.kernel import primitive
 
 __all__ = [
+    "bit_length",
     "load16le",
     "load32le",
     "load64be",
@@ -161,3 +162,14 @@ def trailing_zeros(word: Any) -> Any:
     """Return the number of zeros below the lowest one, 64 where there is none."""
     word = int(word)
     return np.uint64((word & -word).bit_length() - 1 if word else 64)
+
+
+@primitive
+def bit_length(word: Any) -> Any:
+    """Return the bits of a number: the place of its highest one, from 1 on, or 0."""
+    word |= word >> np.uint64(1)
+    word |= word >> np.uint64(2)
+    word |= word >> np.uint64(4)
+    word |= word >> np.uint64(8)
+    word |= word >> np.uint64(16)
+    return popcount(word | word >> np.uint64(32))

@@ -8,7 +8,7 @@ from numpy import uint64
 
 from featherweight.codecs._kernels import _vector as v
 from featherweight.codecs._kernels._primitives import popcount
-from featherweight.codecs._kernels.ggd import BITS
+from featherweight.codecs._kernels.ggd_models import BITS
 from featherweight.codecs._kernels.rans_simd import _left, _refilled
 from featherweight.kernel import kernel
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy import int64, uint8, uint32, uint64
 
-from featherweight.codecs._kernels._primitives import load64le, popcount, store64le
+from featherweight.codecs._kernels._primitives import bit_length, load64le, popcount, store64le
 from featherweight.kernel import kernel, primitive
 
 _0, _1, _2, _3, _4, _7, _8 = (uint64(value) for value in (0, 1, 2, 3, 4, 7, 8))
@@ -41,19 +41,9 @@ def _take(header: Any, cursor: Any, order: Any) -> Any:
 
 
 @primitive
-def _bit_length(value: Any) -> Any:
-    value |= value >> _1
-    value |= value >> _2
-    value |= value >> _4
-    value |= value >> _8
-    value |= value >> _16
-    return popcount(value | value >> _32)
-
-
-@primitive
 def _put(header: Any, cursor: Any, value: Any, order: Any) -> Any:
     whole = (value >> order) + _1
-    zeros = _bit_length(whole) - _1
+    zeros = bit_length(whole) - _1
     code = (whole - (_1 << zeros)) | (value & ((_1 << order) - _1)) << zeros
     place = cursor[0] >> _3
     store64le(header, place, load64le(header, place) | (_1 | code << _1) << zeros + (cursor[0] & _7))
@@ -166,7 +156,7 @@ def count_classes(symbols: Any, classes: Any, counts: Any) -> Any:
 @primitive
 def _log2(value: Any, logs: Any) -> Any:
     """Return log2(value) in 2^-20; `logs` holds 257 values of log2(1 + i / 256)."""
-    length = _bit_length(value)
+    length = bit_length(value)
     mantissa = value << (uint64(33) - length) & _WORD32
     i, rest = mantissa >> uint64(24), mantissa >> _8 & uint64(65535)
     low, high = logs[i], logs[i + _1]
@@ -249,7 +239,7 @@ def _plan(counts: Any, row: Any, n: Any, bits: Any, precision: Any, levels: Any)
             level = _0
             if share >= uint64(64):
                 share = max(share, uint64(128))
-                octave = _bit_length(share) - _8
+                octave = bit_length(share) - _8
                 level = _1 + (((share << precision) + (_1 << octave + uint64(6))) >> octave + uint64(7))
                 level += (octave << precision) - (_1 << precision)
             levels[symbol] = level + _1
@@ -311,7 +301,7 @@ def write_tables(
                     if last and present > _1:
                         _put(header, cursor, step, order)
                     for k in range(_ORDERS):
-                        sizes[k] += _2 * _bit_length((step >> k) + _1) + k
+                        sizes[k] += _2 * bit_length((step >> k) + _1) + k
             _spread(levels, p, _1 if present == _1 else total, present, bits)
             cost = _0
             for symbol in range(_ALL):
@@ -336,7 +326,7 @@ def enter(entries: Any, which: Any, frequency: Any, start: Any, bits: Any) -> An
     """Write the encoding entry of a symbol; returns where the slots of the next one start."""
     shift, bias, inverse = _0, start + (_1 << bits) - _1, _WORD32
     if frequency > _1:
-        shift, bias = _bit_length(frequency - _1) - _1, start
+        shift, bias = bit_length(frequency - _1) - _1, start
         inverse = ((_1 << shift + _32) + frequency - _1) // frequency
     entries[which << _1] = uint32(frequency | bias << _13 | shift << _26)
     entries[which << _1 | _1] = uint32(inverse)

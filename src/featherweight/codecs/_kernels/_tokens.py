@@ -1,0 +1,175 @@
+"""The tokens of the ggd codec: what indices, however large, become before they are coded, and the bits left open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy import int16, int64, uint8, uint16, uint32, uint64
+
+from featherweight.codecs._kernels._primitives import bit_length
+from featherweight.kernel import kernel, primitive
+
+__all__ = [
+    "DIRECT",
+    "ESCAPE",
+    "LARGEST",
+    "code_of",
+    "count",
+    "indices1",
+    "indices2",
+    "indices4",
+    "spare",
+    "token_of",
+    "tokenize",
+]
+
+DIRECT, ESCAPE, LARGEST = 63, 254, 238
+_0, _1, _2, _3, _4, _7, _8 = (uint64(value) for value in (0, 1, 2, 3, 4, 7, 8))
+_32 = uint64(32)
+_DIRECT, _ESCAPE, _LARGEST = uint64(DIRECT), uint64(ESCAPE), uint64(LARGEST)
+
+
+@primitive
+def token_of(k: Any) -> Any:
+    """Return the token of an index: itself, zigzag, below 32; else exponent, two bits, the lowest bit and the sign."""
+    size = uint64(abs(k))
+    negative = uint64(k < int64(0))
+    if size < uint64(32):
+        return (size << _1) - negative
+    top = bit_length(size) - _1
+    return _DIRECT + ((top - uint64(5)) << _4 | (size >> top - _2 & _3) << _2 | (size & _1) << _1 | negative)
+
+
+@primitive
+def spare(token: Any) -> Any:
+    """Return how many bits of an index its token leaves open."""
+    return _0 if token < _DIRECT else (token - _DIRECT >> _4) + _2
+
+
+@primitive
+def code_of(token: Any) -> Any:
+    """Return the byte that stands for a token while it is decoded; its lowest bit is that of the index.
+
+    The codes of indices below 32 are these, in 8 bits; those of other tokens are 32 to 209.
+    """
+    if token < _DIRECT:
+        half = token + _1 >> _1
+        return (uint64(256) - half) & uint64(255) if token & _1 else half
+    if token >= _ESCAPE:
+        return uint64(209) if token == _ESCAPE else uint64(208)
+    code = token - _DIRECT
+    return _32 + (code & ~_3 | (code & _1) << _1 | code >> _1 & _1)
+
+
+@primitive
+def _token_of_code(code: Any) -> Any:
+    """Return the token for which a code from 32 on stands."""
+    if code >= uint64(208):
+        return _ESCAPE if code & _1 else _ESCAPE + _1
+    code = code - _32
+    return _DIRECT + (code & ~_3 | (code & _1) << _1 | code >> _1 & _1)
+
+
+@primitive
+def _direct(token: Any) -> Any:
+    half = int64(token + _1 >> _1)
+    return -half if token & _1 else half
+
+
+@kernel("i8(i4[r], u1[r], u4[w], u1[w])")
+def count(index: Any, rows: Any, counts: Any, tokens: Any) -> Any:
+    """Fill `tokens` and add to `counts`, 256 a table; return how many indices are too large for a token."""
+    wrong = int64(0)
+    for i in range(index.size):
+        if abs(int64(index[i])) >= int64(1 << 16):
+            wrong += int64(1)
+        else:
+            token = token_of(int64(index[i]))
+            tokens[i] = uint8(token)
+            counts[uint64(rows[i]) << _8 | token] += uint32(1)
+    return wrong
+
+
+@kernel("i8(i4[r], u1[r], u2[r], u1[w], u1[w])")
+def tokenize(index: Any, rows: Any, table: Any, tokens: Any, rest: Any) -> Any:
+    """Write the open bits of large tokens, and escape tokens without a frequency; return the bits written.
+
+    `rest` comes as zeros.
+    """
+    at = _0
+    for i in range(index.size):
+        token = uint64(tokens[i])
+        lacking = table[uint64(rows[i]) << _8 | token] == uint16(0)
+        if lacking:
+            tokens[i] = uint8(_ESCAPE + (_0 if uint64(abs(int64(index[i]))) & _1 else _1))
+            at = _put(rest, at, token, _8)
+        if token >= _DIRECT:
+            open_ = spare(token)
+            at = _put(rest, at, uint64(abs(int64(index[i]))) >> _1 & ((_1 << open_) - _1), open_)
+    return int64(at)
+
+
+@primitive
+def _put(rest: Any, at: Any, value: Any, bits: Any) -> Any:
+    for bit in range(bits):
+        place = at + uint64(bit)
+        rest[place >> _3] = uint8(uint64(rest[place >> _3]) | (value >> uint64(bit) & _1) << (place & _7))
+    return at + bits
+
+
+@primitive
+def _take(rest: Any, at: Any, bits: Any) -> Any:
+    value = _0
+    for bit in range(bits):
+        place = at + uint64(bit)
+        if place >> _3 < uint64(rest.size):
+            value |= (uint64(rest[place >> _3]) >> (place & _7) & _1) << uint64(bit)
+    return value
+
+
+def _indices(codes: Any, rest: Any, out: Any, least: Any, most: Any) -> Any:
+    """Turn codes into indices; return the bits read, -1 where an index does not fit or a token is none.
+
+    `out` may be `codes`.
+    """
+    at, n = _0, uint64(codes.size)
+    for begin in range(_0, n, uint64(64)):
+        end, seen = min(begin + uint64(64), n), uint8(0)
+        for i in range(begin, end):
+            seen |= uint8(codes[i] + uint8(32)) & uint8(192)
+        if seen == uint8(0):
+            for i in range(begin, end):
+                out[i] = int16(codes[i] ^ uint8(128)) - int16(128)  # as a signed byte
+            continue
+        for i in range(begin, end):
+            code = uint64(codes[i])
+            if code + _32 & uint64(192):
+                token = _token_of_code(code)
+                if token >= _ESCAPE:
+                    odd = token == _ESCAPE
+                    token = _take(rest, at, _8)
+                    at += _8
+                    if (token + _1 >> _1 & _1 == _1) != odd or token > _LARGEST:
+                        return int64(-1)
+                if token < _DIRECT:
+                    k = _direct(token)
+                else:
+                    large, open_ = token - _DIRECT, spare(token)
+                    top = (large >> _4) + uint64(5)
+                    size = (_4 | large >> _2 & _3) << top - _2 | _take(rest, at, open_) << _1 | large >> _1 & _1
+                    at += open_
+                    k = -int64(size) if large & _1 else int64(size)
+            else:
+                k = int64(code) - int64(256) if code > uint64(127) else int64(code)
+            if k < least or k > most:
+                return int64(-1)
+            out[i] = k
+    return int64(at)
+
+
+def _kernel(code: str) -> Callable[..., Any]:
+    return kernel(f"i8(u1[r], u1[r], {code}[w], i8, i8)")(_indices)
+
+
+indices1, indices2, indices4 = (_kernel(code) for code in ("i1", "i2", "i4"))
