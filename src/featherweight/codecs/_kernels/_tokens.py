@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy import int16, int64, uint8, uint16, uint32, uint64
 
-from featherweight.codecs._kernels._primitives import bit_length
+from featherweight.codecs._kernels._primitives import bit_length, load64le
 from featherweight.kernel import kernel, primitive
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 
 DIRECT, ESCAPE, LARGEST = 63, 254, 238
 _0, _1, _2, _3, _4, _7, _8 = (uint64(value) for value in (0, 1, 2, 3, 4, 7, 8))
-_32 = uint64(32)
+_32, _TOPS = uint64(32), uint64(0xC0C0C0C0C0C0C0C0)
 _DIRECT, _ESCAPE, _LARGEST = uint64(DIRECT), uint64(ESCAPE), uint64(LARGEST)
 
 
@@ -131,26 +131,30 @@ def _take(rest: Any, at: Any, bits: Any) -> Any:
 def _indices(codes: Any, rest: Any, out: Any, least: Any, most: Any) -> Any:
     """Turn codes into indices; return the bits read, -1 where an index does not fit or a token is none.
 
-    `out` may be `codes`.
+    An `out` of bytes is `codes`.
     """
     at, n = _0, uint64(codes.size)
     for begin in range(_0, n, uint64(64)):
-        end, seen = min(begin + uint64(64), n), uint8(0)
-        for i in range(begin, end):
-            seen |= uint8(codes[i] + uint8(32)) & uint8(192)
-        if seen == uint8(0):
-            for i in range(begin, end):
-                out[i] = int16(codes[i] ^ uint8(128)) - int16(128)  # as a signed byte
+        end, others = min(begin + uint64(64), n), _1
+        if end - begin == uint64(64):
+            others = _0
+            for at8 in range(begin, end, _8):
+                eight = load64le(codes, at8)
+                others |= (eight ^ eight << _1) & _TOPS  # of an index below 32 the three highest bits are alike
+        if others == _0:
+            if out.itemsize > 1:
+                for i in range(begin, end):
+                    out[i] = int16(codes[i] ^ uint8(128)) - int16(128)
             continue
         for i in range(begin, end):
             code = uint64(codes[i])
             if code + _32 & uint64(192):
                 token = _token_of_code(code)
                 if token >= _ESCAPE:
-                    odd = token == _ESCAPE
+                    parity = token == _ESCAPE
                     token = _take(rest, at, _8)
                     at += _8
-                    if (token + _1 >> _1 & _1 == _1) != odd or token > _LARGEST:
+                    if (token + _1 >> _1 & _1 == _1) != parity or token > _LARGEST:
                         return int64(-1)
                 if token < _DIRECT:
                     k = _direct(token)

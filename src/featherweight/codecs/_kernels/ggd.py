@@ -38,9 +38,13 @@ def slots(table: Any, entries: Any) -> None:
 @kernel("void(u1[r], u8, u8, u8, u1[w])")
 def rows(classes: Any, low: Any, high: Any, shift: Any, out: Any) -> None:
     """Fill `out` with the table of each class under quantizer 0; classes below `low` and above `high` are these."""
-    least, most, by = uint8(low), uint8(high), uint8(shift)
-    for i in range(classes.size):
-        out[i] = uint8(uint8(min(max(classes[i], least), most) - least) << by)
+    least, most, twice = uint8(low), uint8(high), uint8(255 if shift else 0)
+    for i in range(classes.size):  # nothing but bytes: LLVM makes no short vectors of wider ones
+        level = classes[i]
+        level = least if level < least else level
+        level = most if level > most else level
+        level = uint8(level - least)
+        out[i] = uint8(level + (level & twice))
 
 
 @kernel("void(u2[r], u4[w])")
