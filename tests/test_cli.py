@@ -197,6 +197,12 @@ def test_a_goal(source, goal, met):
     assert re.search(met, " ".join(said.split())), said
 
 
+def test_sensitivities(source):
+    options = ("-r", "ecsq", "--bits", "6", "--sensitivity", "weights=16", "--sensitivity", "x*=2", "--force")
+    said = run("encode", source, *options)
+    assert "warning: sensitivity 'x*=2' fits no tensor of this file" in said.stderr
+
+
 @pytest.mark.parametrize(
     ("goal", "message"),
     [
@@ -205,6 +211,10 @@ def test_a_goal(source, goal, met):
         (("--snr", "-10"), r"snr=-10\.0: expected a number above 0"),
         (("--snr", "1e9"), r"snr=1000000000\.0: expected decibels, 3,000 at most"),
         (("--snr", "20", "--nmse", "0.01"), "--nmse and --snr: a file is encoded for one goal"),
+        (("--sensitivity", "a=2"), "--sensitivity says how a goal is met: name one, such as --bits 3"),
+        (("--bits", "3", "--sensitivity", "a"), "--sensitivity 'a': expected 'pattern=number'"),
+        (("--bits", "3", "--sensitivity", "a=much"), "--sensitivity 'a=much': expected 'pattern=number'"),
+        (("--bits", "3", "--sensitivity", "a=-1"), r"sensitivity a=-1\.0: expected a number above 0"),
     ],
 )
 def test_a_goal_that_is_none(source, goal, message):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from featherweight.encoder import Error, decibels
 from featherweight.errors import ArgumentError
-from featherweight.plan import Plan
+from featherweight.plan import Plan, step
 from featherweight.recipes import Family
 
 __all__ = ["Goal", "Outcome", "Rehearsal", "reach"]
@@ -141,8 +141,7 @@ def reach(
     guess = _guess(goal, scale) - math.log2(family.unit)
 
     def plan_at(x: float) -> Plan:
-        value = float(f"{2.0**x:.5g}")  # short, since steps stand in messages and recipes
-        return plan.tuned(family.text(value), family(value))
+        return plan.tuned(family, float(f"{2.0**x:.5g}"))  # short, since steps stand in messages and recipes
 
     if goal.name not in STEADY:
         found = _search(goal, family, plan_at, rehearse, _Begin(guess))
@@ -311,10 +310,10 @@ def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, plac
     border.add(place, goal.miss(found.outcome))
     for _ in range(MENDING_TRIALS):
         try:
-            recipe = family(float(f"{2.0**x:.5g}"))
+            recipes = {name: step(family, 2.0**x, found.plan.sensitivity(name)) for name in chosen}
         except ArgumentError:  # at the end of what a step can be
             break
-        plan = found.plan.each({**found.plan.chosen, **dict.fromkeys(chosen, recipe)})
+        plan = found.plan.each({**found.plan.chosen, **recipes})
         outcome = rehearse(plan)
         border.add(x, goal.miss(outcome))
         if abs(goal.miss(outcome)) < abs(goal.miss(found.outcome)):
@@ -333,7 +332,7 @@ def _few(found: _Found, share: float) -> list[str]:
     own = {
         name: size
         for name, (size, error) in found.outcome.tensors.items()
-        if error and error.noise and found.plan.recipe_for(name) is found.plan.recipe
+        if error and error.noise and found.plan.free(name)
     }
     every = sum(own.values())
     wanted, total, chosen = share * every, 0, list[str]()
@@ -350,19 +349,22 @@ def _by_choice(goal: Goal, plan: Plan, family: Family, rehearse: Rehearsal) -> t
     """Measure every choice, then let λ choose for each tensor."""
     measured = []
     for choice in family.choices:
-        measured.append((choice, rehearse(plan.tuned(family.text(choice), family(choice)))))
+        measured.append((choice, rehearse(plan.tuned(family, choice))))
         measured[-1][1].discard()
     lossy = [
         name
         for name in measured[0][1].tensors
-        if plan.recipe_for(name) is plan.recipe and any(outcome.tensors[name][1] for _, outcome in measured)
+        if plan.free(name) and any(outcome.tensors[name][1] for _, outcome in measured)
     ]
-    table = {name: [(choice, *outcome.tensors[name]) for choice, outcome in measured] for name in lossy}
+    table = {
+        name: [(choice, *_weighed(outcome.tensors[name], plan.sensitivity(name))) for choice, outcome in measured]
+        for name in lossy
+    }
 
     def plan_at(x: float) -> Plan:
         chosen = {}
         for name, rows in table.items():
-            choice = min(rows, key=lambda row: (row[2].noise if row[2] else 0.0) + 2.0**x * row[1])[0]
+            choice = min(rows, key=lambda row: row[2] + 2.0**x * row[1])[0]
             chosen[name] = choice
         recipes = {choice: family(choice) for choice in set(chosen.values())}
         return plan.each({name: recipes[choice] for name, choice in chosen.items()})
@@ -373,8 +375,14 @@ def _by_choice(goal: Goal, plan: Plan, family: Family, rehearse: Rehearsal) -> t
     return found.plan, found.outcome
 
 
-def _slopes(rows: list[tuple[Any, int, Error | None]]) -> Iterator[float]:
-    points = sorted((size, error.noise if error else 0.0) for _, size, error in rows)
+def _weighed(measured: tuple[int, Error | None], sensitivity: float) -> tuple[int, float]:
+    """Return bytes, and the squared error as it counts."""
+    size, error = measured
+    return size, sensitivity * error.noise if error else 0.0
+
+
+def _slopes(rows: list[tuple[Any, int, float]]) -> Iterator[float]:
+    points = sorted((size, noise) for _, size, noise in rows)
     for (small, much), (large, little) in itertools.pairwise(points):
         if large > small and much > little:
             yield (much - little) / (large - small)

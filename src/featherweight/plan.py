@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -19,7 +20,7 @@ from featherweight.frame import pack_head
 from featherweight.recipes import Family, family, parse, text
 from featherweight.stage import AnyRecipe
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "step"]
 
 _SAMPLE = 1 << 16
 
@@ -28,22 +29,32 @@ _SAMPLE = 1 << 16
 class Plan:
     """A recipe for every tensor, and rules (pattern, recipe) for some, of which the first that matches is taken.
 
-    `chosen` are recipes for single tensors, by name, where no rule matches: a goal found them. `named` is the plan's
-    own recipe as it was written. Patterns are those of shells: ``*`` any characters, ``?`` one, ``[ab]`` one of these.
+    `sensitivities` say, by name or pattern, what a squared error of a tensor counts for beside the others' 1: where a
+    goal makes out how coarse the recipe may be, a step shrinks with the square root (equal slope of the errors so
+    weighted over the bytes), and choices are weighed by it. A diagonal of the Hessian or of Fisher's information,
+    averaged over a tensor, is such a number. `chosen` are recipes for single tensors, by name, where no rule matches: a
+    goal found them. `named` is the plan's own recipe as it was written. Patterns are those of shells: ``*`` any
+    characters, ``?`` one, ``[ab]`` one of these; of several that match, the first counts.
     """
 
     recipe: AnyRecipe
     rules: tuple[tuple[str, AnyRecipe], ...] = ()
     named: str | None = field(default=None, compare=False)
     chosen: Mapping[str, AnyRecipe] = field(default_factory=dict)
+    sensitivities: Mapping[str, float] = field(default_factory=dict)
+    finer: Mapping[str, AnyRecipe] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, recipe: Plan | AnyRecipe | str = "lossless", rules: Iterable[str] = (), codecs: Mapping[str, Any] = {}
+        cls,
+        recipe: Plan | AnyRecipe | str = "lossless",
+        rules: Iterable[str] = (),
+        codecs: Mapping[str, Any] = {},
+        sensitivities: Mapping[str, float] = {},
     ) -> Plan:
-        """Make a plan from a recipe, as text or as a value, and from rules ``"pattern=recipe"``.
+        """Make a plan from a recipe, as text or as a value, from rules ``"pattern=recipe"``, and from sensitivities.
 
-        Raises ArgumentError for what does not parse.
+        Raises ArgumentError for what does not parse, and for a sensitivity that is not a number above 0.
         """
         if isinstance(recipe, Plan):
             return recipe
@@ -53,21 +64,48 @@ class Plan:
             if not (pattern and equals and source):
                 raise ArgumentError(f"rule {rule!r}: expected 'pattern=recipe', such as '*.bias=raw'")
             parsed.append((pattern, parse(source, codecs)))
+        for pattern, value in sensitivities.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ArgumentError(f"sensitivity {pattern}={value!r}: expected a number above 0")
         name = recipe if isinstance(recipe, str) else None
-        return cls(parse(recipe, codecs) if isinstance(recipe, str) else recipe, tuple(parsed), name)
+        made = parse(recipe, codecs) if isinstance(recipe, str) else recipe
+        return cls(made, tuple(parsed), name, sensitivities=dict(sensitivities))
 
     def recipe_for(self, name: str) -> AnyRecipe:
         """Return the recipe for the tensor of this name."""
-        found = next((recipe for pattern, recipe in self.rules if fnmatchcase(name, pattern)), None)
-        return found or self.chosen.get(name, self.recipe)
+        ruled = self._ruled(name)
+        if ruled is not None or name in self.chosen:
+            return ruled or self.chosen[name]
+        pattern = self._sensitive(name)
+        return self.recipe if pattern is None else self.finer.get(pattern, self.recipe)
+
+    def free(self, name: str) -> bool:
+        """Return whether the tensor shares the plan's knob: no rule and no recipe of its own says otherwise."""
+        return self._ruled(name) is None and name not in self.chosen
+
+    def sensitivity(self, name: str) -> float:
+        """Return what a squared error of this tensor counts for."""
+        pattern = self._sensitive(name)
+        return 1.0 if pattern is None else self.sensitivities[pattern]
+
+    def _ruled(self, name: str) -> AnyRecipe | None:
+        return next((recipe for pattern, recipe in self.rules if fnmatchcase(name, pattern)), None)
+
+    def _sensitive(self, name: str) -> str | None:
+        if name in self.sensitivities:
+            return name
+        return next((pattern for pattern in self.sensitivities if fnmatchcase(name, pattern)), None)
 
     def family(self) -> Family:
         """Return the plan's recipe without the value of its knob; raises ArgumentError where it has none."""
         return family(self.named or text(self.recipe))
 
-    def tuned(self, named: str, recipe: AnyRecipe) -> Plan:
-        """Return the plan with another recipe of its own."""
-        return replace(self, recipe=recipe, named=named)
+    def tuned(self, family: Family, knob: Any) -> Plan:
+        """Return the plan with its recipe's knob there; a step is the finer, the more sensitive a tensor is."""
+        finer = {}
+        if not family.choices:
+            finer = {name: step(family, knob, value) for name, value in self.sensitivities.items() if value != 1}
+        return replace(self, recipe=family(knob), named=family.text(knob), finer=finer)
 
     def each(self, chosen: Mapping[str, AnyRecipe]) -> Plan:
         """Return the plan with recipes for single tensors."""
@@ -91,6 +129,11 @@ class Plan:
         step = max(1, x.size // _SAMPLE)
         part, old = x.reshape(-1)[: step * _SAMPLE : step], base.reshape(-1)[: step * _SAMPLE : step]
         return delta if _size(part, delta, {"base": old}) < _size(part, recipe, {}) else recipe
+
+
+def step(family: Family, value: float, sensitivity: float = 1.0) -> AnyRecipe:
+    """Return the recipe with this step, for a tensor that is so sensitive; short, since steps stand in messages."""
+    return family(float(f"{value / math.sqrt(sensitivity):.5g}"))
 
 
 def _size(x: Array, recipe: AnyRecipe, refs: Mapping[str, Array]) -> int:

@@ -61,6 +61,15 @@ def encode(
         float | None,
         typer.Option("--max-error", metavar="E", help="No error is above E.", rich_help_panel=GOAL),
     ] = None,
+    sensitivity: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sensitivity",
+            metavar="PATTERN=S",
+            help="Squared errors of these names count S times; the first that fits.",
+            rich_help_panel=GOAL,
+        ),
+    ] = None,
     threads: Threads = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -76,7 +85,8 @@ def encode(
     from featherweight.plan import Plan
 
     aim = _goal(bits, goal_size, nmse, snr, max_error)
-    plan = Plan.of(recipe or ("tcq" if aim else "lossless"), rules=rule or ())
+    weighed = _sensitivities(sensitivity or (), aim)
+    plan = Plan.of(recipe or ("tcq" if aim else "lossless"), rules=rule or (), sensitivities=weighed)
     default, where = default_target(source, ".fw"), readable(source)
     with open_checkpoint(where) as checkpoint:
         before, infos, files = checkpoint.size, list(checkpoint.tensors.values()), files_of(checkpoint)
@@ -84,7 +94,8 @@ def encode(
         spare(goal, files, base)
         _check_ending(goal)
         guard(goal, force=force)
-        _check_rules(rule or (), [info.name for info in infos])
+        _check_names("rule", rule or (), [info.name for info in infos])
+        _check_names("sensitivity", sensitivity or (), [info.name for info in infos])
         total = sum(info.packed for info in infos)
         with progress("encoding", total, quiet=quiet) as tell, naming(called(source), goal):
             clock = _Clock(total, tell)
@@ -139,14 +150,30 @@ def _check_ending(goal: Any) -> None:
         raise ArgumentError(f"a .fw file named {name} would mislead: let its name end in .fw")
 
 
-def _check_rules(rules: Sequence[str], names: Sequence[str]) -> None:
-    """Warn of a rule that fits no tensor: most often it is a slip."""
+def _sensitivities(given: Sequence[str], aim: Goal | None) -> dict[str, float]:
+    """Read patterns and how much errors count there."""
+    if given and aim is None:
+        raise ArgumentError("--sensitivity says how a goal is met: name one, such as --bits 3 or --nmse 1e-3")
+    found: dict[str, float] = {}
+    for each in given:
+        pattern, _, value = each.rpartition("=")
+        try:
+            found.setdefault(pattern, float(value))
+        except ValueError:
+            pattern = ""
+        if not pattern:
+            raise ArgumentError(f"--sensitivity {each!r}: expected 'pattern=number', such as '*.head.*=10'")
+    return found
+
+
+def _check_names(option: str, given: Sequence[str], names: Sequence[str]) -> None:
+    """Warn of a rule or a sensitivity that fits no tensor: most often it is a slip."""
     from fnmatch import fnmatchcase
 
-    for rule in rules:
-        pattern = rule.partition("=")[0]
+    for each in given:
+        pattern = each.partition("=")[0]
         if not any(fnmatchcase(name, pattern) for name in names):
-            complain(f"warning: rule {rule!r} fits no tensor of this file")
+            complain(f"warning: {option} {each!r} fits no tensor of this file")
 
 
 def decode(

@@ -41,8 +41,8 @@ def rows(classes: Any, low: Any, high: Any, shift: Any, out: Any) -> None:
     least, most, twice = uint8(low), uint8(high), uint8(255 if shift else 0)
     for i in range(classes.size):  # nothing but bytes: LLVM makes no short vectors of wider ones
         level = classes[i]
-        level = least if level < least else level
-        level = most if level > most else level
+        level = max(level, least)
+        level = min(level, most)
         level = uint8(level - least)
         out[i] = uint8(level + (level & twice))
 
