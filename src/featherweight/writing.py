@@ -328,7 +328,7 @@ def sampled(
 def _alike(checkpoint: Checkpoint, energies: Mapping[str, float]) -> list[list[str]]:
     """Group tensors of the same shape, whose weights are about as large; what stands for a group goes first.
 
-    Nothing is grouped where that leaves most of them.
+    Nothing is grouped where that leaves a quarter or more: a sample must cost far less than what it spares.
     """
     shapes: dict[tuple[int, ...], list[str]] = {}
     for name in energies:
@@ -340,7 +340,7 @@ def _alike(checkpoint: Checkpoint, energies: Mapping[str, float]) -> list[list[s
             group = names[i : i + _ALIKE]
             middle = group.pop(len(group) // 2)
             groups.append([middle, *group])
-    return groups if 2 * len(groups) < len(energies) else []
+    return groups if 4 * len(groups) < len(energies) else []
 
 
 def _quiet(name: str, size: int) -> None:
