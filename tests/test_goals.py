@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import featherweight
-from featherweight import Goal
+from featherweight import Goal, writing
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
 from featherweight.plan import Plan
@@ -95,6 +95,24 @@ def test_a_sample_leads_to_what_all_of_it_meets(goal: Goal) -> None:
     found, wanted = (nmse, goal.nmse) if goal.nmse else (size * 8 / sum(map(np.size, tensors.values())), goal.bits)
     assert wanted is not None
     assert 0.99 < found / wanted <= 1
+
+
+def test_of_many_small_tensors_one_of_each_kind_leads_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.Generator(np.random.Philox(6))
+    tensors: dict[str, Array] = {
+        f"{i}": (rng.standard_normal((40, 30 + 20 * (i % 2))) * 2 ** (i / 12)).astype("f4") for i in range(36)
+    }
+    counts, whole = list[int](), writing.write
+
+    def counted(work: writing.Work, *arguments: Any) -> Any:
+        counts.append(len(work.checkpoint.tensors))
+        return whole(work, *arguments)
+
+    monkeypatch.setattr(writing, "write", counted)
+    _, nmse, _, _ = saved(tensors, "ecsq", Goal(nmse=0.1))
+    assert 0.99 < nmse / 0.1 <= 1
+    assert counts[0] == 6  # and whoever comes after has all 36
+    assert counts.count(36) < 4
 
 
 @pytest.mark.parametrize("recipe", ["near-lossless", "ecsq"])

@@ -52,6 +52,7 @@ _LIGHT = 1 << 12  # elements up to which handing a tensor over costs more than c
 _WINDOW = 1 << 24  # elements that are measured at a time
 _SAMPLE = 1 << 21  # elements, about, that a search starts with
 _RUN = 16  # rows, at most, that it takes together
+_ALIKE = 6  # small tensors of one shape, at most, of which it takes one
 _HELD = 1 << 26  # bytes of a draft that memory holds
 
 Progress = Callable[[str, int], object]
@@ -288,22 +289,32 @@ def outcome(work: Work, draft: Draft, score: float | None = None) -> Outcome:
 def sampled(
     work: Work, energies: Mapping[str, float], stack: contextlib.ExitStack, whole: Drafts
 ) -> Callable[[Plan], Outcome] | None:
-    """Return what tells about how a plan would do, from some rows of large tensors; None of a small checkpoint.
+    """Return what tells about how a plan would do, from some of many small tensors, or some rows of large ones.
 
-    Rows come in runs, since neighbours are often alike, and coded with less error for it. Energies need no estimate.
-    What is held meanwhile goes with the stack; drafts of the `whole` take from it what the sample has wholly.
+    None where there are few of either. Rows come in runs, since neighbours are often alike, and coded with less error
+    for it. Energies need no estimate. What is held meanwhile goes with the stack; drafts of the `whole` take from it
+    what the sample has wholly.
     """
     infos, weights = work.checkpoint.tensors, work.weights
     every = min(weights // _SAMPLE, 64)
-    if every < 2 or work.lookup is not no_base:
+    groups = [] if every > 1 else _alike(work.checkpoint, energies)
+    if (every < 2 and not groups) or work.lookup is not no_base:
         return None
-    factors, arrays = dict.fromkeys(infos, 1.0), {}
+    factors, signals, arrays = dict.fromkeys(infos, 1.0), dict(energies), {}
+    left_out, parts = set[str](), set[str]()
+    for first, *others in groups:
+        factors[first] = sum(infos[name].count for name in (first, *others)) / infos[first].count
+        signals[first] = sum(energies[name] for name in (first, *others))
+        left_out.update(others)
     for name, info in infos.items():
+        if name in left_out:
+            continue
         x = work.checkpoint.read(name).reshape(info.shape)
-        if len(info.shape) > 1 and info.shape[0] >= 4 * every and info.count >= 1 << 16:
+        if every > 1 and len(info.shape) > 1 and info.shape[0] >= 4 * every and info.count >= 1 << 16:
             run = min(_RUN, info.shape[0] // (4 * every))
             x = x[np.arange(info.shape[0]) // run % every == every // 2]
             factors[name] = info.count / x.size
+            parts.add(name)
         arrays[name] = x
     drafts = Drafts(work._replace(checkpoint=from_arrays(arrays), apart=False), None)
     stack.callback(drafts.close)
@@ -311,18 +322,36 @@ def sampled(
     def tell(plan: Plan) -> Outcome:
         draft = drafts.make(plan)
         draft.wanted, writer = False, draft.writer
-        recipes = {name: recipe for name, recipe in draft.recipes.items() if factors[name] == 1.0}
+        recipes = {name: recipe for name, recipe in draft.recipes.items() if name not in parts}
         whole.first = Draft(draft.file, writer, recipes)
         size, tensors = writer.size, dict[str, tuple[int, Error | None]]()
         for name, (coded, lost) in writer.tensors.items():
             times = factors[name]
             size += round((times - 1) * coded)
-            scaled = lost and Error(lost.noise * times, energies.get(name, lost.signal * times), lost.largest)
+            scaled = lost and Error(lost.noise * times, signals.get(name, lost.signal * times), lost.largest)
             tensors[name] = round(times * coded), scaled
         error = joined((len(infos[name].shape), scaled) for name, (_, scaled) in tensors.items())
         return Outcome(size, weights, error, tensors)
 
     return tell
+
+
+def _alike(checkpoint: Checkpoint, energies: Mapping[str, float]) -> list[list[str]]:
+    """Group tensors of the same shape, whose weights are about as large; what stands for a group goes first.
+
+    Nothing is grouped where that leaves a quarter or more: a sample must cost far less than what it spares.
+    """
+    shapes: dict[tuple[int, ...], list[str]] = {}
+    for name in energies:
+        shapes.setdefault(checkpoint.tensors[name].shape, []).append(name)
+    groups = []
+    for names in shapes.values():
+        names.sort(key=lambda name: energies[name])
+        for i in range(0, len(names), _ALIKE):
+            group = names[i : i + _ALIKE]
+            middle = group.pop(len(group) // 2)
+            groups.append([middle, *group])
+    return groups if 4 * len(groups) < len(energies) else []
 
 
 def _quiet(name: str, size: int) -> None:
