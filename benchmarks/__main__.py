@@ -16,6 +16,7 @@ NAMES = (
     "papers",
     "frontier",
     "transforms",
+    "sensitivity",
     "sparse",
     "lattice",
     "weightless",
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in NAMES:
         print("usage: python -m benchmarks NAME [--help]\n")
         for name in NAMES:
-            print(f"  {name:9} {(importlib.import_module(f'benchmarks.{name}').__doc__ or '').splitlines()[0]}")
+            print(f"  {name:11} {(importlib.import_module(f'benchmarks.{name}').__doc__ or '').splitlines()[0]}")
         return int(bool(arguments) and arguments[0] not in ("-h", "--help"))
     return int(importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:]))
 

@@ -102,6 +102,31 @@ def measure(
     return Measured(100 * correct / len(labels), loss, found, 100 * sure)
 
 
+def fisher(name: str, tensors: Tensors, inputs: int) -> dict[str, float]:
+    """Return of every matrix and filter the diagonal of Fisher's information, averaged over its weights.
+
+    That is the mean square of the gradient of the loss over training inputs, one by one, with labels drawn from what
+    the network believes of them; over the geometric mean of all tensors.
+    """
+    torch = _torch()
+    network = NETWORKS[name]
+    images, _ = _split(network.data, "train")
+    leaves = {key: torch.from_numpy(np.array(value, np.float32)) for key, value in tensors.items()}
+    tried = [key for key, leaf in leaves.items() if leaf.ndim > 1]
+    for key in tried:
+        leaves[key].requires_grad_()
+    squares, draw = dict.fromkeys(tried, 0.0), torch.Generator().manual_seed(0)
+    for i in range(inputs):
+        logits = network.build(leaves)(images[i : i + 1]).flatten(0, -2)
+        drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=draw)[:, 0]
+        loss = torch.nn.functional.cross_entropy(logits, drawn)
+        for key, gradient in zip(tried, torch.autograd.grad(loss, [leaves[key] for key in tried]), strict=True):
+            squares[key] += float(gradient.square().mean())
+    least = max(squares.values()) * 1e-6
+    logs = np.log([max(value, least) for value in squares.values()])
+    return dict(zip(tried, np.exp(logs - logs.mean()).tolist(), strict=True))
+
+
 def _torch() -> Any:
     try:
         import torch

@@ -208,9 +208,7 @@ def noise_of(tensors: Mapping[str, Array], plan: Plan, goal: Goal) -> tuple[floa
     file = io.BytesIO()
     featherweight.save_file(tensors, file, plan, goal=goal)
     loaded = featherweight.load_file(file)
-    noise = {
-        name: float(((x.astype("f8") - loaded[name]) ** 2).sum()) for name, x in tensors.items() if x.ndim == 2
-    }
+    noise = {name: float(((x.astype("f8") - loaded[name]) ** 2).sum()) for name, x in tensors.items() if x.ndim == 2}
     return sum(plan.sensitivity(name) * each for name, each in noise.items()), noise
 
 
@@ -242,5 +240,5 @@ def test_rules_go_before_sensitivities() -> None:
 
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "2", True])
 def test_a_sensitivity_is_a_number_above_0(value: Any) -> None:
-    with pytest.raises(ArgumentError, match="sensitivity a=.*: expected a number above 0"):
+    with pytest.raises(ArgumentError, match=r"sensitivity a=.*: expected a number above 0"):
         Plan.of("ecsq", sensitivities={"a": value})

@@ -87,3 +87,36 @@ def test_papers_adds_up(networks, tmp_path):
         assert 0 < coded.parts["headers"] < 1000
         assert coded.parts["positions"] == 0
         assert all((coded.tensors[key] == x).all() for key, x in bench.original.items() if x.ndim < 2)
+
+
+@pytest.mark.slow
+def test_fisher_is_the_mean_square_of_gradients(networks, monkeypatch):
+    """Of logits (a · x + 3 · c · x, 0) the gradient by c is three times that by a; b has no effect."""
+    import torch
+
+    def build(tensors):
+        a, b, c = (tensors[name] for name in "abc")
+        return lambda x: torch.cat([x @ a + 3 * x @ c + 0 * b.sum(), torch.zeros(1, 1)], 1)
+
+    x = torch.tensor([[1.0], [2.0], [-3.0]])
+    monkeypatch.setattr(networks, "_split", lambda data, split: (x, torch.zeros(len(x), dtype=torch.int64)))
+    monkeypatch.setitem(networks.NETWORKS, "tiny", networks.Network("tiny", "", "", build, 0.0))
+    matrices = {"a": np.array([[0.4]]), "b": np.ones((2, 2)), "c": np.array([[0.2]])}
+    found = networks.fisher("tiny", {**matrices, "bias": np.ones(2)}, len(x))
+    assert found.keys() == matrices.keys()
+    assert found["c"] == pytest.approx(9 * found["a"])
+    assert found["b"] == pytest.approx(1e-6 * found["c"])  # the least that anything counts for
+    assert np.prod(list(found.values())) == pytest.approx(1)  # over the geometric mean
+
+
+@pytest.mark.slow
+def test_sensitivity_compares_files_of_one_size(networks, tmp_path):
+    from benchmarks import sensitivity
+
+    out = tmp_path / "sensitivity.json"
+    assert sensitivity.main(["--quick", "--out", str(out)]) == 0
+    (case,) = json.loads(out.read_text())["cases"]
+    assert {point["way"] for point in case["points"]} == set(sensitivity.POWERS)
+    assert len({point["nmse"] for point in case["points"]}) == 3
+    sizes = [point["bytes"] for point in case["points"]]
+    assert max(sizes) < 1.01 * min(sizes)
