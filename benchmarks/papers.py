@@ -383,6 +383,7 @@ def plot(cases: Sequence[Case], path: Path) -> None:
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter
     except ImportError:
         raise AbsentError("matplotlib is not installed: pip install -e '.[bench]'") from None
     names = [
@@ -402,13 +403,15 @@ def plot(cases: Sequence[Case], path: Path) -> None:
                     p for case in cases if (case["network"], case["recipe"]) == (name, way) for p in case["chosen"]
                 ]
                 lost = [point["nmse"] if silent else -point["down"] for point in points]
-                axes.plot([p["ratio"] for p in points], lost, f"C{ways.index(way)}.-", label=way, linewidth=1)
+                color = f"C{ways.index(way)}" if ways.index(way) < 10 else "black"  # matplotlib's begin again there
+                axes.plot([p["ratio"] for p in points], lost, ".-", color=color, label=way, linewidth=1)
             axes.set(xlabel="ratio", ylabel="squared error" if silent else "points")
             if silent:
                 axes.set_yscale("log")
                 axes.invert_yaxis()
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g} x")
-            axes.xaxis.set_minor_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.grid(alpha=0.3)
             axes.tick_params(axis="x", which="both", labelsize=6)
         if names:
