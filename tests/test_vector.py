@@ -51,7 +51,6 @@ def words_of_lanes(words: Any, octets: Any, mask: Any, stacked: Any, out: Any) -
     v.store(out, _0, v.deal16le(octets, _1, mask, a))
     v.stack16le(stacked, _64, a, mask)
     v.store8(stacked, _64 + _1, a)
-    v.store16le(stacked, _64 + _32, a)
     v.store_half(stacked, _64 + _64, a)
 
 

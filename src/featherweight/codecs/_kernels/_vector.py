@@ -53,7 +53,6 @@ __all__ = [
     "stack16le",
     "store",
     "store8",
-    "store16le",
     "store_half",
     "stream",
     "times",
@@ -151,12 +150,6 @@ def store(array: Any, position: Any, vector: Any) -> None:
 def store8(array: Any, position: Any, vector: Any) -> None:
     """Store the low byte of each lane into 16 neighbouring bytes."""
     array[position : int(position) + WIDTH] = vector.astype(np.uint8)
-
-
-@primitive(twin=twin("void", emit.store(16)))
-def store16le(array: Any, position: Any, vector: Any) -> None:
-    """Store the low 2 bytes of each lane, least significant first; `position` counts bytes."""
-    array[position : int(position) + 2 * WIDTH] = vector.astype("<u2").view(np.uint8)
 
 
 @primitive(twin=twin("vector", emit.load(32)))
