@@ -238,6 +238,20 @@ def test_rules_go_before_sensitivities() -> None:
     assert noise["a"] == 0.0 < noise["b"]
 
 
+@pytest.mark.parametrize("recipe", ["ecsq", "deep-compression(sparsity=0.1)"])
+def test_sensitivities_want_a_goal_and_what_it_found_is_used_again(recipe: str) -> None:
+    rng = np.random.Generator(np.random.Philox(7))
+    tensors: dict[str, Array] = {name: rng.normal(size=(96, 64)).astype("f4") for name in ("a.0", "a.1", "b")}
+    plan, file, again = Plan.of(recipe, sensitivities={"a.*": 9.0, "a.1": 1.0}), io.BytesIO(), io.BytesIO()
+    with pytest.raises(ArgumentError, match="sensitivities say how a goal is met"):
+        featherweight.save_file(tensors, file, plan)
+    assert not file.getvalue()
+    told = featherweight.save_file(tensors, file, plan, goal=Goal(bits=4.0))
+    assert featherweight.save_file(tensors, again, told.plan).error == told.error
+    assert file.getvalue() == again.getvalue()
+    assert plan.sensitivity("a.1") == 1.0  # the whole name goes before
+
+
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "2", True])
 def test_a_sensitivity_is_a_number_above_0(value: Any) -> None:
     with pytest.raises(ArgumentError, match=r"sensitivity a=.*: expected a number above 0"):

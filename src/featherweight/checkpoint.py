@@ -391,6 +391,8 @@ def _encode(
     _check_target(target, checkpoint.source.where if checkpoint.source else None, base)
     if not is_stream(target) and file_name(target).lower().endswith((".safetensors", ".index.json", ".npz")):
         raise ArgumentError("what is encoded is a .fw file: let its name end in .fw", path=file_name(target))
+    if goal is None and plan.open:
+        raise ArgumentError("sensitivities say how a goal is met: name one, such as goal=Goal(bits=3)")
     with contextlib.ExitStack() as stack:
         lookup = _open_base(base, stack)
         pool = executor or stack.enter_context(thread_pool(threads))

@@ -32,9 +32,10 @@ class Plan:
     `sensitivities` say, by name or pattern, what a squared error of a tensor counts for beside the others' 1: where a
     goal makes out how coarse the recipe may be, a step shrinks with the square root (equal slope of the errors so
     weighted over the bytes), and choices are weighed by it. A diagonal of the Hessian or of Fisher's information,
-    averaged over a tensor, is such a number. `chosen` are recipes for single tensors, by name, where no rule matches: a
-    goal found them. `named` is the plan's own recipe as it was written. Patterns are those of shells: ``*`` any
-    characters, ``?`` one, ``[ab]`` one of these; of several that match, the first counts.
+    averaged over a tensor, is such a number; without a goal they are refused. `finer` are the recipes that a goal found
+    for them, and `chosen` those for single tensors, by name, where no rule matches. `named` is the plan's own recipe as
+    it was written. Patterns are those of shells: ``*`` any characters, ``?`` one, ``[ab]`` one of these. The first that
+    matches counts; of sensitivities, a tensor's whole name goes before.
     """
 
     recipe: AnyRecipe
@@ -82,6 +83,11 @@ class Plan:
     def free(self, name: str) -> bool:
         """Return whether the tensor shares the plan's knob: no rule and no recipe of its own says otherwise."""
         return self._ruled(name) is None and name not in self.chosen
+
+    @property
+    def open(self) -> bool:
+        """Whether there are sensitivities that no goal has made anything of yet."""
+        return any(value != 1 for value in self.sensitivities.values()) and not (self.finer or self.chosen)
 
     def sensitivity(self, name: str) -> float:
         """Return what a squared error of this tensor counts for."""
