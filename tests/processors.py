@@ -26,9 +26,10 @@ PYTHON = {"FEATHERWEIGHT_KERNELS": "python"}
 def elsewhere(file: str, call: str, **environment: str) -> str:
     """Return what `call`, a function of a test file without parameters, returns in a fresh process, as text."""
     here, home = Path(file), Path(featherweight.__file__).parent.parent
+    paths = (str(home), str(here.parent), os.environ.get("PYTHONPATH", ""))
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", f"import {here.stem} as t; print(t.{call}())"],
-        env={**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{here.parent}", **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
         capture_output=True,
         text=True,
         check=True,
