@@ -415,8 +415,7 @@ def _edges(program: Program, out: Spec, refs: Sequence[Spec], given: Sequence[Sp
 
 
 def _ready(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec]) -> Ready:
-    steps = []
-    scratch = sum(_nbytes(spec_of(spec)) for spec in program.specs)
+    steps, sames = [], []
     for i, node in enumerate(program.nodes):
         codec = _resolve(node, codecs)
         index = len(program.leaves) + i
@@ -440,10 +439,22 @@ def _ready(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec])
                     f"its record is longer than known here: upgrade ({error})", path=codec.name
                 ) from None
             raise FrameError(f"its record is not well-formed: {error}", path=codec.name) from None
-        last = i == len(program.nodes) - 1
-        spec = None if last else edges[index]
-        steps.append(Step(codec.decode, wire, node.streams, node.given, spec, codec.name, codec.at))
-    return Ready(program, tuple(steps), scratch)
+        steps.append(Step(codec.decode, wire, node.streams, node.given, edges[index], codec.name, codec.at))
+        sames.append(codec.same)
+    place = len(steps) - 1
+    while place >= 0 and steps[place].spec == edges[-1]:
+        steps[place] = steps[place]._replace(spec=None)
+        place = _made_by(steps, place, sames[place], len(program.leaves))
+    return Ready(program, tuple(steps), sum(_nbytes(step.spec) for step in steps if step.spec is not None))
+
+
+def _made_by(steps: Sequence[Step], place: int, same: int | None, leaves: int) -> int:
+    """Return the step that makes what another returns as it is, -1 if that is none, or others need it, too."""
+    streams = steps[place].streams
+    if same is None or same >= len(streams):
+        return -1
+    uses = sum((*step.streams, *step.given).count(streams[same]) for step in steps)
+    return streams[same] - leaves if uses == 1 else -1
 
 
 def _resolve(node: Node, codecs: Mapping[str, Codec]) -> Codec:

@@ -124,6 +124,9 @@ class Codec:
 
     A codec whose elements can be had one by one may say how: ``at(wire, streams, given, spec, positions)`` returns, in
     one dimension, what decoding puts at these flat positions (u64, in bounds) of an array of that spec.
+
+    A codec whose result is one of its streams, element for element, may give its number as `same`: `decode` may then
+    find that stream in `out` itself.
     """
 
     name: str
@@ -134,6 +137,7 @@ class Codec:
     given: tuple[Port, ...] = ()
     exact: bool = True
     at: Callable[[Any, tuple[Edge, ...], tuple[Edge, ...], Spec, Array], Array] | None = None
+    same: int | None = None
 
 
 @runtime_checkable

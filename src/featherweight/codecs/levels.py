@@ -44,7 +44,8 @@ def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], ou
     for levels in streams[:2]:
         if levels.ndim != out.ndim or any(a not in (1, b) for a, b in zip(levels.shape, out.shape, strict=True)):
             raise FrameError(f"levels of {levels.shape} for values of {out.shape}")
-    out[...] = streams[2]
+    if streams[2] is not out:
+        out[...] = streams[2]
 
 
 CODEC = Codec(
@@ -53,6 +54,7 @@ CODEC = Codec(
     Port("values", "f"),
     (Port("row", "u", bits=8), Port("column", "u", bits=8), Port("values", "f")),
     decode,
+    same=2,
 )
 
 

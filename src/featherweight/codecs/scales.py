@@ -39,7 +39,8 @@ def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], ou
     row, column, values = streams
     if (row.shape, column.shape) != _shapes(out.shape) or values.shape != out.shape:
         raise FrameError(f"levels of {row.shape} and {column.shape} and values of {values.shape} for {out.shape}")
-    out[...] = values
+    if values is not out:
+        out[...] = values
 
 
 def _shapes(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -54,6 +55,7 @@ CODEC = Codec(
     Port("values", "u", bits=8),
     (Port("row", "u", bits=8), Port("column", "u", bits=8), Port("values", "u", bits=8)),
     decode,
+    same=2,
 )
 
 
