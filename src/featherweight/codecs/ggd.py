@@ -66,6 +66,7 @@ __all__ = ["CODEC", "Ggd", "GgdWire", "decode"]
 
 _BITS = np.uint64(ggd_models.BITS)
 _MOST_TABLES = 64
+_MANY = 1 << 17
 _Log = Annotated[int, msgspec.Meta(ge=0, le=7)]
 _Small = Annotated[int, msgspec.Meta(ge=-8192, le=8192)]
 
@@ -160,10 +161,9 @@ class Ggd:
             return Encoded(GgdWire(0, 0, self.states, 0, 1, _models.START), (np.empty(0, np.uint8),))
         if flat.size >= 1 << 32:
             raise ArgumentError(f"{flat.size} indices at once; split them into pieces")
-        wide = flat if flat.dtype.itemsize > 1 else flat.astype(np.int32)
-        if wide.min() <= -(1 << 16) or wide.max() >= 1 << 16:
+        if flat.dtype.itemsize > 2 and (flat.min() <= -(1 << 16) or flat.max() >= 1 << 16):
             raise ArgumentError("an index has 2^16 or more: take a larger step")
-        index = wide.astype(np.int32, copy=False)
+        index = flat.astype(np.int32, copy=False)
         paths = _machines.path_bits(flat.size)
         classes = _classes(given, x.shape, ArgumentError)
         low, count = _range(classes, 2 if self.states else 1)
@@ -173,7 +173,7 @@ class Ggd:
         # A token leaves at most 12 bits open, after an escape 8 more.
         rest = np.zeros(int(np.count_nonzero(tokens >= _tokens.DIRECT)) * 3 + _escapes(counts, table) + 8, np.uint8)
         used = int(_tokens.tokenize(index, rows, table, tokens, rest)) + 7 >> 3
-        lanes = min(paths, _lane_bits(int(ggd_models.cost(counts, table, _models.logs())) >> 12))
+        lanes = min(paths, _lane_bits(int(ggd_models.cost(counts, table, _models.logs())) >> 12, flat.size))
         payload = _coded(tokens, rows, table, lanes)
         wire = GgdWire(lanes, paths, self.states, low, count, model)  # type: ignore[arg-type]  # it has six
         return Encoded(wire, (payload, rest[:used].copy()) if used else (payload,))
@@ -183,13 +183,14 @@ class Ggd:
         return 0.0
 
 
-def _lane_bits(bits: int) -> int:
+def _lane_bits(bits: int, size: int) -> int:
     """Return the base-2 logarithm of the lanes: each costs about 24 bits and lets the decoder do more at once.
 
-    Sixteen are a vector, with which it is three times as fast: they may cost half as much again.
+    Sixteen are a vector, with which it is three times as fast: they may cost half as much again, and some percent of
+    the few bits of many indices, which else take as long as many bits.
     """
     lanes = min(max(bits // 6144, 1).bit_length() - 1, 7)
-    return max(lanes, 4) if bits >= WIDTH * 4096 else lanes
+    return max(lanes, 4) if bits >= WIDTH * (512 if size >= _MANY else 4096) else lanes
 
 
 def _escapes(counts: Array, table: Array) -> int:
@@ -214,12 +215,11 @@ def _range(classes: Array, quantizers: int) -> tuple[int, int]:
 
 def _counted(index: Array, classes: Array, low: int, count: int, states: int, paths: int) -> tuple[Array, Array, Array]:
     quantizers = 2 if states else 1
-    rows, counts = np.empty(index.size, np.uint8), np.zeros(count * quantizers << 8, np.uint32)
-    walk = np.zeros(1 << paths if states else 0, np.uint32)
-    nexts = _machines.nexts(states) if states else np.zeros(1, np.uint32)
-    portable.classify(index, classes, np.uint64(low), np.uint64(low + count - 1), nexts, walk, rows)
-    tokens = np.empty(index.size, np.uint8)
-    _tokens.count(index, rows, counts, tokens)
+    rows = np.empty(index.size, np.uint8)
+    portable.rows(classes, np.uint64(low), np.uint64(low + count - 1), np.uint64(quantizers - 1), rows)
+    if states:
+        _machines.walk(index, states, paths, rows)
+    tokens, counts = _models.counted(index, rows, count * quantizers)
     return rows, counts, tokens
 
 

@@ -37,7 +37,6 @@ import msgspec
 import numpy as np
 
 from featherweight.codecs._kernels import _floats, _machines, _models, _tokens, rans_tables
-from featherweight.codecs._kernels import ggd as coder
 from featherweight.codecs._kernels import trellis as portable
 from featherweight.codecs._kernels import trellis_simd as simd
 from featherweight.codecs._kernels._vector import AVX2, WIDTH
@@ -95,14 +94,18 @@ def _points(wire: TrellisWire, index: Array, shifts: Array, out: Array) -> None:
     if index.dtype == np.int8 and index.size > _BYTES.size:
         points, quantizers = np.empty(_BYTES.size, np.float32), np.repeat(np.arange(2, dtype=np.uint32), 256)
         portable.reconstruct(_BYTES, nexts, offsets, step, np.uint64(_BYTES.size), quantizers, points)
-        np.nan_to_num(points, copy=False)
+        _within_range(points)
         given, bits = (index.view(np.uint8), nexts, points.view(np.uint32), walk), out.view(np.uint32)
         done = simd.look_up(*given, bits) if walk.size >= WIDTH and features() >= AVX2 else 0
         portable.look_up(*given, np.uint64(done), bits)
     else:
         portable.reconstruct(index.astype(np.int32), nexts, offsets, step, np.uint64(walk.size), walk, out)
-        if not math.isfinite(_floats.biggest(out)):
-            np.nan_to_num(out, copy=False)
+        _within_range(out)
+
+
+def _within_range(points: Array) -> None:
+    if not math.isfinite(_floats.biggest(points)):
+        np.nan_to_num(points, copy=False)
 
 
 CODEC = Codec(
@@ -241,28 +244,24 @@ class _Search:
 
     def first_counts(self, parts: Array) -> Array:
         """Count the nearest points of either quantizer, as if each index were coded by both."""
-        some = slice(0, self.x.size, max(1, self.x.size >> 16))
-        parts, counts = parts[some], np.zeros(self.count * 512, np.uint32)
-        tokens, rows = np.empty(parts.size, np.uint8), self.classes[some] << np.uint8(1)
-        for quantizer in (0, 1):
-            index = (parts + np.uint32((1 + quantizer) * portable.UNIT)) // np.uint32(2 * portable.UNIT)
-            if quantizer:
-                index[parts < portable.UNIT // 2] = 0
-            _tokens.count(np.minimum(index, _MOST).astype(np.int32), rows | np.uint8(quantizer), counts, tokens)
-        return counts
+        some = slice(0, self.x.size, max(1, self.x.size >> 14))
+        parts, rows = parts[some], self.classes[some] << np.uint8(1)
+        both = [
+            (parts + np.uint32((1 + quantizer) * portable.UNIT)) // np.uint32(2 * portable.UNIT) for quantizer in (0, 1)
+        ]
+        both[1][parts < portable.UNIT // 2] = 0
+        index = np.minimum(np.concatenate(both), _MOST).view(np.int32)
+        return _models.counted(index, np.concatenate((rows, rows | np.uint8(1))), 2 * self.count)[1]
 
     def _rows(self, index: Array) -> Array:
         """Return the class and the quantizer of each index."""
-        rows, walk = np.empty(self.size, np.uint8), np.zeros(1 << self.paths, np.uint32)
-        nexts = _machines.nexts(self.stage.states)
-        coder.classify(index, self.classes, np.uint64(0), np.uint64(self.count - 1), nexts, walk, rows)
+        rows = self.classes << np.uint8(1)
+        _machines.walk(index, self.stage.states, self.paths, rows)
         return rows
 
     def counted(self, index: Array) -> Array:
         """Count the tokens of indices in each class and quantizer."""
-        counts = np.zeros(self.count * 512, np.uint32)
-        _tokens.count(np.minimum(index, _MOST), self._rows(index), counts, np.empty(self.size, np.uint8))
-        return counts
+        return _models.counted(np.minimum(index, _MOST), self._rows(index), 2 * self.count)[1]
 
     def rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[_Rates, tuple[int, ...]]:
         """Return λ times the bits of each size in each class and quantizer, in squared parts, and their model."""

@@ -6,9 +6,13 @@ import functools
 
 import numpy as np
 
+from featherweight.codecs._kernels import ggd as portable
+from featherweight.codecs._kernels import ggd_simd as simd
+from featherweight.codecs._kernels._vector import AVX2, WIDTH
 from featherweight.dtypes import Array
+from featherweight.kernel import features
 
-__all__ = ["STATES", "edges", "nexts", "path_bits", "paths"]
+__all__ = ["STATES", "edges", "nexts", "path_bits", "paths", "walk"]
 
 STATES = (4, 8, 16, 32, 64, 128)
 _EIGHT = ((0, 2), (7, 5), (1, 3), (6, 4), (2, 0), (5, 7), (3, 1), (4, 6))
@@ -64,3 +68,11 @@ def _padded(values: list[int]) -> Array:
 def path_bits(n: int) -> int:
     """Return the base-2 logarithm of the paths that n indices are on: long ones, and as many as vectors want."""
     return min(max((n >> 8).bit_length(), 4), 7)
+
+
+def walk(index: Array, states: int, paths: int, rows: Array) -> None:
+    """Add to the rows of i32 indices, which are even, the quantizer that each is coded by, on 2^paths paths."""
+    walked, words = np.zeros(1 << paths, np.uint32), index.view(np.uint32)
+    given = words, nexts(states)
+    done = simd.walk(*given, walked, rows) if walked.size >= WIDTH and features() >= AVX2 else 0
+    portable.walk(*given, np.uint64(done), walked, rows)

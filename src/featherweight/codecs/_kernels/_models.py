@@ -10,7 +10,7 @@ from featherweight.codecs._kernels import _tokens
 from featherweight.codecs._kernels import ggd_models as kernels
 from featherweight.dtypes import Array
 
-__all__ = ["START", "fit", "logs", "tables"]
+__all__ = ["START", "counted", "fit", "logs", "tables"]
 
 START = (0, 16, 96, 0, 0, 0)
 _STARTS = ((48, -48), (64, -24), (96, 0), (128, 8))  # shapes, and how far the scale then lies from the mean
@@ -46,6 +46,14 @@ def tables(model: tuple[int, ...], low: int, classes: int, quantizers: int) -> A
         np.array(model, np.int64), np.uint64(low), np.uint64(quantizers), logs(), np.empty(256, np.uint64), table
     )
     return table
+
+
+def counted(index: Array, rows: Array, tables: int) -> tuple[Array, Array]:
+    """Return the token of each index, which is below 2^16, and how often each occurs, u32, 256 a table."""
+    tokens, counts = np.empty(index.size, np.uint8), np.zeros(tables << 10, np.uint32)
+    _tokens.name(index, tokens)
+    _tokens.count(tokens, rows, counts)
+    return tokens, counts[: tables << 8]
 
 
 def fit(

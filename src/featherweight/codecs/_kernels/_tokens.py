@@ -19,6 +19,7 @@ __all__ = [
     "indices1",
     "indices2",
     "indices4",
+    "name",
     "spare",
     "token_of",
     "tokenize",
@@ -26,7 +27,7 @@ __all__ = [
 
 DIRECT, ESCAPE, LARGEST = 63, 254, 238
 _0, _1, _2, _3, _4, _7, _8 = (uint64(value) for value in (0, 1, 2, 3, 4, 7, 8))
-_32, _TOPS = uint64(32), uint64(0xC0C0C0C0C0C0C0C0)
+_32, _64, _TOPS = uint64(32), uint64(64), uint64(0xC0C0C0C0C0C0C0C0)
 _DIRECT, _ESCAPE, _LARGEST = uint64(DIRECT), uint64(ESCAPE), uint64(LARGEST)
 
 
@@ -77,18 +78,36 @@ def _direct(token: Any) -> Any:
     return -half if token & _1 else half
 
 
-@kernel("i8(i4[r], u1[r], u4[w], u1[w])")
-def count(index: Any, rows: Any, counts: Any, tokens: Any) -> Any:
-    """Fill `tokens` and add to `counts`, 256 a table; return how many indices are too large for a token."""
-    wrong = int64(0)
-    for i in range(index.size):
-        if abs(int64(index[i])) >= int64(1 << 16):
-            wrong += int64(1)
+@kernel("void(i4[r], u1[w])")
+def name(index: Any, tokens: Any) -> None:
+    """Fill `tokens` with those of indices below 2^16."""
+    n = uint64(index.size)
+    for begin in range(_0, n, _64):
+        end, large = min(begin + _64, n), uint32(0)
+        for i in range(begin, end):
+            large |= uint32(abs(index[i]))
+        if large < uint32(32):
+            for i in range(begin, end):
+                tokens[i] = uint8((uint32(abs(index[i])) << uint32(1)) - (uint32(index[i]) >> uint32(31)))
         else:
-            token = token_of(int64(index[i]))
-            tokens[i] = uint8(token)
-            counts[uint64(rows[i]) << _8 | token] += uint32(1)
-    return wrong
+            for i in range(begin, end):
+                tokens[i] = uint8(token_of(int64(index[i])))
+
+
+@kernel("void(u1[r], u1[r], u4[w])")
+def count(tokens: Any, rows: Any, counts: Any) -> None:
+    """Add to the first quarter of `counts`, 256 a table: by turns to its quarters, since neighbours are mostly alike."""
+    n, quarter = uint64(tokens.size), uint64(counts.size) >> _2
+    whole = n & ~_3
+    for i in range(_0, whole, _4):
+        counts[uint64(rows[i]) << _8 | uint64(tokens[i])] += uint32(1)
+        counts[quarter + (uint64(rows[i + _1]) << _8 | uint64(tokens[i + _1]))] += uint32(1)
+        counts[_2 * quarter + (uint64(rows[i + _2]) << _8 | uint64(tokens[i + _2]))] += uint32(1)
+        counts[_3 * quarter + (uint64(rows[i + _3]) << _8 | uint64(tokens[i + _3]))] += uint32(1)
+    for i in range(whole, n):
+        counts[uint64(rows[i]) << _8 | uint64(tokens[i])] += uint32(1)
+    for i in range(quarter):
+        counts[i] += counts[quarter + i] + counts[_2 * quarter + i] + counts[_3 * quarter + i]
 
 
 @kernel("i8(i4[r], u1[r], u2[r], u1[w], u1[w])")
@@ -97,16 +116,26 @@ def tokenize(index: Any, rows: Any, table: Any, tokens: Any, rest: Any) -> Any:
 
     `rest` comes as zeros.
     """
-    at = _0
-    for i in range(index.size):
-        token = uint64(tokens[i])
-        lacking = table[uint64(rows[i]) << _8 | token] == uint16(0)
-        if lacking:
-            tokens[i] = uint8(_ESCAPE + (_0 if uint64(abs(int64(index[i]))) & _1 else _1))
-            at = _put(rest, at, token, _8)
-        if token >= _DIRECT:
-            open_ = spare(token)
-            at = _put(rest, at, uint64(abs(int64(index[i]))) >> _1 & ((_1 << open_) - _1), open_)
+    at, n, least = _0, uint64(index.size), _DIRECT
+    for row in range(_0, uint64(table.size), uint64(256)):
+        token = _0
+        while token < least and table[row + token] != uint16(0):
+            token += _1
+        least = token
+    for begin in range(_0, n, _64):
+        end, most = min(begin + _64, n), uint8(0)
+        for i in range(begin, end):
+            most = max(most, tokens[i])
+        if uint64(most) < least:  # all of them have frequencies
+            continue
+        for i in range(begin, end):
+            token = uint64(tokens[i])
+            if table[uint64(rows[i]) << _8 | token] == uint16(0):
+                tokens[i] = uint8(_ESCAPE + (_0 if uint64(abs(int64(index[i]))) & _1 else _1))
+                at = _put(rest, at, token, _8)
+            if token >= _DIRECT:
+                open_ = spare(token)
+                at = _put(rest, at, uint64(abs(int64(index[i]))) >> _1 & ((_1 << open_) - _1), open_)
     return int64(at)
 
 

@@ -13,7 +13,7 @@ from featherweight.codecs._kernels.rans import left
 from featherweight.codecs._kernels.rans_tables import enter
 from featherweight.kernel import kernel
 
-__all__ = ["classify", "decode", "fields", "rows", "slots"]
+__all__ = ["decode", "fields", "rows", "slots", "walk"]
 
 _0, _1, _2, _8 = (uint64(value) for value in (0, 1, 2, 8))
 _16, _20 = uint64(16), uint64(20)
@@ -37,7 +37,10 @@ def slots(table: Any, entries: Any) -> None:
 
 @kernel("void(u1[r], u8, u8, u8, u1[w])")
 def rows(classes: Any, low: Any, high: Any, shift: Any, out: Any) -> None:
-    """Fill `out` with the table of each class under quantizer 0; classes below `low` and above `high` are these."""
+    """Fill `out` with the table of each class under quantizer 0; classes below `low` and above `high` are these.
+
+    `shift` is 1 where there are two quantizers, else 0.
+    """
     least, most, twice = uint8(low), uint8(high), uint8(255 if shift else 0)
     for i in range(classes.size):  # nothing but bytes: LLVM makes no short vectors of wider ones
         level = classes[i]
@@ -58,21 +61,14 @@ def fields(table: Any, entries: Any) -> None:
                 start = enter(entries, place, frequency, start, uint64(BITS))
 
 
-@kernel("void(i4[r], u1[r], u8, u8, u4[r], u4[w], u1[w])")
-def classify(index: Any, classes: Any, low: Any, high: Any, nexts: Any, states: Any, rows: Any) -> None:
-    """Fill `rows` with the table of each index; with two quantizers, `states` follows each path, else it is empty."""
-    paths = uint64(states.size)
-    if paths == _0:
-        for i in range(index.size):
-            rows[i] = uint8(min(max(uint64(classes[i]), low), high) - low)
-        return
-    n = uint64(index.size)
-    for begin in range(_0, n, paths):
-        for lane in range(min(paths, n - begin)):
-            at = begin + uint64(lane)
-            state = uint64(states[lane])
-            rows[at] = uint8(((min(max(uint64(classes[at]), low), high) - low) << _1) | (state & _1))
-            states[lane] = nexts[state << _1 | uint64(abs(int64(index[at]))) & _1]
+@kernel("void(u4[r], u4[r], u8, u4[w], u1[w])")
+def walk(index: Any, nexts: Any, done: Any, states: Any, rows: Any) -> None:
+    """Add to the rows of indices from `done` on the quantizer that each is coded by; `states` follows each path."""
+    many = uint64(states.size)
+    for i in range(done, uint64(index.size)):
+        state = uint64(states[i & (many - _1)])
+        rows[i] = uint8(uint64(rows[i]) | state & _1)
+        states[i & (many - _1)] = nexts[state << _1 | uint64(index[i]) & _1]
 
 
 @kernel("i8(u1[r], u4[r], u1[r], u4[r], u4[w], u4[w], u8[w], u1[w])")

@@ -12,10 +12,25 @@ from featherweight.codecs._kernels.ggd_models import BITS
 from featherweight.codecs._kernels.rans_simd import _left, _refilled
 from featherweight.kernel import kernel
 
-__all__ = ["decode"]
+__all__ = ["decode", "walk"]
 
 _0, _1, _2, _12, _16 = (uint64(each) for each in (0, 1, 2, BITS, 16))
 _SLOTS, _LOW = uint64((1 << BITS) - 1), uint64(1 << 15)
+
+
+@kernel("u8(u4[r], u4[r], u4[w], u1[w])")
+def walk(index: Any, nexts: Any, states: Any, rows: Any) -> Any:
+    """Do what the portable loop does as far as whole rounds of all paths go, and return how far that is."""
+    many, few = uint64(states.size), nexts.size <= 16
+    whole = uint64(index.size) // many * many
+    one, after = v.splat(_1), v.load(nexts, _0)
+    for done in range(_0, whole, many):
+        for lane in range(_0, many, _16):
+            at, state = done + lane, v.load(states, lane)
+            v.store8(rows, at, v.either(v.load8(rows, at), v.both(state, one)))
+            place = v.plus(v.plus(state, state), v.both(v.load(index, at), one))
+            v.store(states, lane, v.permute(after, place) if few else v.gather(nexts, place))
+    return whole
 
 
 @kernel("void(u1[r], u4[r], u1[r], u4[r], u4[w], u4[w], u8[w], u1[w])")
