@@ -18,6 +18,7 @@ import numpy as np
 
 from featherweight import codecs as codec_table
 from featherweight import dtypes
+from featherweight.codecs._kernels import _floats
 from featherweight.decoder import digest, reference_part
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError, within
@@ -38,6 +39,8 @@ from featherweight.frame import (
 from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage, hints_of, is_bare
 
 __all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "decibels", "encode_into", "joined", "over", "step_of"]
+
+_MEASURED = 1 << 16  # elements of which errors are measured at a time: they stay in the cache
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Like `map`, in order, perhaps with some of it under way at once."""
@@ -201,12 +204,16 @@ def encode_into(
 def _error(x: Array, decoded: Array) -> Error:
     """Measure block by block, so that few wide numbers are in memory."""
     left, right, total = x.reshape(-1), decoded.reshape(-1), Error()
-    wide = np.complex128 if x.dtype.kind == "c" else np.float64
-    for start in range(0, x.size, 1 << 16):
+    kind = dtypes.of(x.dtype).kind
+    for start in range(0, x.size, _MEASURED):
+        a, b = left[start : start + _MEASURED], right[start : start + _MEASURED]
         with np.errstate(all="ignore"):
-            a = left[start : start + (1 << 16)].astype(wide)
-            d = right[start : start + (1 << 16)].astype(wide) - a
-            total += Error(float(np.vdot(d, d).real), float(np.vdot(a, a).real), float(np.abs(d).max()))
+            if kind == "f":
+                total += Error(*_floats.apart(_floats.wide(a), _floats.wide(b)))
+                continue
+            wide = a.astype(np.complex128 if kind == "c" else np.float64)
+            d = b.astype(wide.dtype) - wide
+            total += Error(float(np.vdot(d, d).real), float(np.vdot(wide, wide).real), float(np.abs(d).max()))
     return total
 
 
@@ -398,7 +405,8 @@ class _Builder:
             if exact or decoded:
                 return decoded[0] if decoded else x
             inputs = tuple(edge.value() for edge in streams)
-            out = np.empty(x.shape, x.dtype)
+            same = None if stage.codec.same is None else inputs[stage.codec.same]
+            out = np.empty(x.shape, x.dtype) if same is None else same
             try:
                 stage.codec.decode(wire, inputs, tuple(edge.value() for edge in given), out)
             except FrameError as error:

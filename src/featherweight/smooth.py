@@ -71,7 +71,6 @@ def _alike(a: Array, b: Array) -> float:
     if not a.size:
         return 0.0
     with np.errstate(all="ignore"):
-        one, other = a.astype(np.float64), b.astype(np.float64)
-        both = float((one * other).sum())
-        found = both / np.sqrt(float(np.square(one).sum()) * float(np.square(other).sum()))
+        one, other = (each.astype(np.float64).reshape(-1) for each in (a, b))
+        found = np.dot(one, other) / np.sqrt(np.dot(one, one) * np.dot(other, other))
     return abs(float(found)) if np.isfinite(found) else 0.0

@@ -26,6 +26,7 @@ import numpy as np
 
 from featherweight.codecs._kernels import _filters
 from featherweight.codecs._kernels import levels as kernels
+from featherweight.codecs._kernels._primitives import TOGETHER
 from featherweight.dtypes import Array
 from featherweight.errors import FrameError
 from featherweight.stage import Codec, Empty, Encoded, Port, check_params, param
@@ -106,9 +107,7 @@ def _scales(x: Array) -> tuple[Array, Array]:
         sums = np.zeros(width, np.float32)
         kernels.column_sums(flat, _inverse(row), sums)
         columns = sums / np.float32(rows)
-        row = np.empty(rows)
-        kernels.row_sums(flat, _inverse(columns), row)
-        row /= width
+        row = _row_means(flat, _inverse(columns), rows)
     shape = (x.shape[1], math.prod(x.shape[2:]))
     means = columns.astype(np.float64).reshape(shape)
     tail = (1,) * (x.ndim - 2)
@@ -117,10 +116,15 @@ def _scales(x: Array) -> tuple[Array, Array]:
         ways += [means.mean(1).reshape(1, x.shape[1], *tail), means.mean(0).reshape(1, 1, *x.shape[2:])]
     column = max([none, *ways], key=lambda way: _gain(way, values))
     if column is none:  # without columns, rows are what they are alone
-        kernels.row_sums(flat, np.ones(width, np.float32), row)
-        row /= width
+        row = _row_means(flat, np.ones(width, np.float32), rows)
     shaped = row.reshape(-1, *tail, 1)
     return (shaped if _gain(shaped, values) > 0 else none), column
+
+
+def _row_means(flat: Array, columns: Array, rows: int) -> Array:
+    sums = np.empty(rows)
+    kernels.row_sums(flat, columns, np.empty(TOGETHER, np.float32), sums)
+    return sums / columns.size
 
 
 def _finite(x: Array) -> Array:

@@ -8,11 +8,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy import float64
 
+from featherweight.codecs._kernels._primitives import TOGETHER
 from featherweight.dtypes import Array
 from featherweight.kernel import kernel
 
-__all__ = ["biggest", "is_finite", "limit", "round_into", "wide"]
+__all__ = ["apart", "biggest", "is_finite", "limit", "round_into", "wide"]
 
 _SPAN = 1 << 18  # elements that are rounded at once: what lies between stays in the cache
 
@@ -51,6 +53,26 @@ def biggest(values: Array) -> float:
     if values.itemsize == 4:
         return float(np.array(_biggest4(values.view(np.uint32)), np.uint32).view(np.float32))
     return float(np.array(_biggest8(values.view(np.uint64)), np.uint64).view(np.float64))
+
+
+def _squares(x: Any, y: Any, noise: Any, signal: Any) -> None:
+    for start in range(0, x.size, TOGETHER):
+        left, right = x[start : start + TOGETHER], y[start : start + TOGETHER]
+        for j in range(left.size):
+            distance = float64(right[j]) - float64(left[j])
+            noise[j] += distance * distance
+        for j in range(left.size):
+            signal[j] += float64(left[j]) * float64(left[j])
+
+
+_SQUARES = {code: kernel(f"void({code}[r], {code}[r], f8[w], f8[w])")(_squares) for code in ("f4", "f8")}
+
+
+def apart(x: Array, y: Array) -> tuple[float, float, float]:
+    """Return the sum of the squares of y - x, that of the squares of x, and the largest |y - x|, of flat f32 or f64."""
+    noise, signal = np.zeros((2, TOGETHER))
+    _SQUARES[x.dtype.str[1:]](x, y, noise, signal)
+    return float(noise.sum()), float(signal.sum()), biggest(y - x)
 
 
 def is_finite(x: Array) -> bool:

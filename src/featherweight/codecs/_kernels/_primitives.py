@@ -16,6 +16,8 @@ from featherweight.dtypes import Array
 from featherweight.kernel import primitive
 
 __all__ = [
+    "TOGETHER",
+    "added",
     "bit_length",
     "load16le",
     "load32le",
@@ -27,6 +29,8 @@ __all__ = [
     "store64le",
     "trailing_zeros",
 ]
+
+TOGETHER = 128  # floats that are reduced together
 
 
 def _intrinsic(function: Callable[..., Any]) -> Any:
@@ -173,3 +177,22 @@ def bit_length(word: Any) -> Any:
     word |= word >> np.uint64(8)
     word |= word >> np.uint64(16)
     return popcount(word | word >> np.uint64(32))
+
+
+@primitive
+def added(values: Any) -> Any:
+    """Return the sum of the first `TOGETHER` floats of an array, which it spoils: in one order on all processors.
+
+    Compilers make vectors of such loops without leave to change what comes of floats.
+    """
+    for j in range(64):
+        values[j] += values[j + 64]
+    for j in range(32):
+        values[j] += values[j + 32]
+    for j in range(16):
+        values[j] += values[j + 16]
+    for j in range(8):
+        values[j] += values[j + 8]
+    for j in range(4):
+        values[j] += values[j + 4]
+    return (values[0] + values[2]) + (values[1] + values[3])

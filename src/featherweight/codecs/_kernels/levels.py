@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy import float32, float64
 
+from featherweight.codecs._kernels._primitives import TOGETHER, added
 from featherweight.kernel import kernel
 
 __all__ = ["column_sums", "row_sums"]
@@ -20,24 +21,18 @@ def column_sums(x: Any, scales: Any, sums: Any) -> None:
             sums[j] += abs(row[j]) * scale
 
 
-@kernel("void(f4[r], f4[r], f8[w])")
-def row_sums(x: Any, scales: Any, sums: Any) -> None:
-    """Fill `sums` with those of |x| · scales[column] over the rows; sixteen sums go side by side."""
+@kernel("void(f4[r], f4[r], f4[w], f8[w])")
+def row_sums(x: Any, scales: Any, some: Any, sums: Any) -> None:
+    """Fill `sums` with those of |x| · scales[column] over the rows; `some` (TOGETHER) is scratch."""
     width = scales.size
     for i in range(sums.size):
-        row, total = x[i * width : (i + 1) * width], float64(0)
-        for start in range(0, width, 256):
-            a = b = c = d = float32(0)
-            stop = min(start + 256, width)
-            j = start
-            while j + 4 <= stop:
-                a += abs(row[j]) * scales[j]
-                b += abs(row[j + 1]) * scales[j + 1]
-                c += abs(row[j + 2]) * scales[j + 2]
-                d += abs(row[j + 3]) * scales[j + 3]
-                j += 4
-            while j < stop:
-                a += abs(row[j]) * scales[j]
-                j += 1
-            total += float64((a + b) + (c + d))
+        total = float64(0)
+        for start in range(0, width, TOGETHER):
+            row, scale = x[i * width + start : (i + 1) * width], scales[start:]
+            count = min(TOGETHER, width - start)
+            for j in range(count):
+                some[j] = abs(row[j]) * scale[j]
+            for j in range(count, TOGETHER):
+                some[j] = float32(0)
+            total += float64(added(some))
         sums[i] = total
