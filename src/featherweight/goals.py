@@ -28,7 +28,7 @@ __all__ = ["Goal", "Outcome", "Rehearsal", "reach"]
 MOST_TRIALS = 40
 MOST_DECIBELS = 3000  # more than the squares of any two numbers can be apart, nearly
 STEADY = ("bits", "size", "nmse", "snr")  # goals that samples tell of, and that a few tensors can meet
-ROUGHLY, MENDABLY = 20, 12  # how many times as far off samples may end, and what a few tensors then mend
+ROUGHLY, MENDABLY = 30, 12  # how many times as far off samples may end, and what a few tensors then mend
 MENDINGS, MENDING_TRIALS = 3, 3
 FARTHEST = 40.0  # octaves that a search goes from where it begins
 MOST_APART = 0.08  # octaves, about, between steps of one file
@@ -188,7 +188,8 @@ def _guess(goal: Goal, scale: float) -> float:
     """
     nmse = goal.nmse if goal.snr is None else 10 ** (-goal.snr / 10)
     if nmse is not None:
-        return math.log2(scale * math.sqrt(12 * nmse * (1 + math.sqrt(nmse))))
+        lost = math.sqrt(min(nmse, 1.0))
+        return math.log2(scale * math.sqrt(12 * nmse) * (1 + 0.7 * lost * (1 - lost)))
     if goal.max_error is not None:
         return math.log2(2 * goal.max_error)
     bits = goal.bits if goal.bits is not None else 4.0

@@ -122,10 +122,13 @@ NAMED: Mapping[str, Named] = {
         "Trellis-coded quantization under scale classes: smaller than ecsq at the same error, and slower.",
         _tcq,
         knob="step",
-        unit=1.7,
+        unit=1.76,
     ),
     "ecsq": Named(
-        "Entropy-coded scalar quantization: one step, scale classes; larger than tcq and faster.", _ecsq, knob="step"
+        "Entropy-coded scalar quantization: one step, scale classes; larger than tcq and faster.",
+        _ecsq,
+        knob="step",
+        unit=1.08,
     ),
     "near-lossless": Named("No error above `max_error`.", _near_lossless, knob="max_error", unit=2.0),
     "deep-compression": Named(
