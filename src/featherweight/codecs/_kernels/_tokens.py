@@ -96,7 +96,7 @@ def name(index: Any, tokens: Any) -> None:
 
 @kernel("void(u1[r], u1[r], u4[w])")
 def count(tokens: Any, rows: Any, counts: Any) -> None:
-    """Add to the first quarter of `counts`, 256 a table: by turns to its quarters, since neighbours are mostly alike."""
+    """Add to the first quarter of `counts`, 256 a table: to all by turns, since neighbours are alike."""
     n, quarter = uint64(tokens.size), uint64(counts.size) >> _2
     whole = n & ~_3
     for i in range(_0, whole, _4):
