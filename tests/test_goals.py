@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import featherweight
-from featherweight import Goal, writing
+from featherweight import Goal, goals, writing
 from featherweight.dtypes import Array
+from featherweight.encoder import Error
 from featherweight.errors import ArgumentError
 from featherweight.plan import Plan
 from featherweight.recipes import text
@@ -80,6 +81,20 @@ def test_a_few_tensors_mend_what_is_missed_and_the_plan_says_so() -> None:
         steps = [float(re.search(r"uniform\((?:step=)?([\d.e-]+)", text(recipe))[1]) for recipe in plan.chosen.values()]
         step = float(re.search(r"step=([\d.e-]+)", plan.named)[1])
         assert all(0.8 < found / step < 1.25 for found in steps)
+
+
+def test_what_is_missed_by_a_hair_is_mended_in_one_trial() -> None:
+    trials = []
+
+    def rehearse(plan: Plan) -> goals.Outcome:
+        trials.append(plan)
+        nmse = 0.1 * 2 ** (-16e-4 if plan.chosen else 1e-4)
+        return goals.Outcome(20_000, 100_000, Error(20 * nmse, 20), {f"{i}": (1000, Error(nmse, 1)) for i in range(20)})
+
+    plan, outcome = goals.reach(Goal(nmse=0.1), Plan.of("ecsq"), rehearse, 1.0)
+    assert plan.chosen
+    assert outcome.error.nmse < 0.1
+    assert len(trials) == 2
 
 
 @pytest.mark.parametrize("goal", [Goal(nmse=0.1), Goal(bits=2)])

@@ -317,7 +317,7 @@ def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, plac
         plan = found.plan.each({**found.plan.chosen, **recipes})
         outcome = rehearse(plan)
         border.add(x, goal.miss(outcome))
-        if abs(goal.miss(outcome)) < abs(goal.miss(found.outcome)):
+        if goal.just(outcome) or abs(goal.miss(outcome)) < abs(goal.miss(found.outcome)):  # missed by a hair is missed
             found.outcome.discard()
             found = found._replace(plan=plan, outcome=outcome)
         else:
