@@ -147,13 +147,13 @@ class Uniform:
         top = int(kernels.QUANTIZE[values.itemsize](values, inverse, rounding, index))
         if not centroids or values.size < _FEW:
             return index, None
-        sums, counts = np.zeros(_KNOWN), np.zeros(_KNOWN, np.int64)
+        sums, counts = np.zeros(4 * _KNOWN), np.zeros(4 * _KNOWN, np.int64)
         if values.dtype == np.float32:
             kernels.offsets(values, index, inverse, sums, counts)
         else:  # in steps, since f32 may not hold the weights
             kernels.offsets((values * inverse).astype(np.float32), index, 1.0, sums, counts)
         with np.errstate(invalid="ignore", divide="ignore"):
-            shifts = np.nan_to_num(np.rint(sums / counts * _PARTS)).clip(-_PARTS, _PARTS)
+            shifts = np.nan_to_num(np.rint(sums[:_KNOWN] / counts[:_KNOWN] * _PARTS)).clip(-_PARTS, _PARTS)
         shifts[0] = 0
         shifts = shifts[: min(top, _KNOWN - 1) + 1].astype(np.int8)
         return index, shifts if shifts.any() else None

@@ -60,10 +60,16 @@ RECONSTRUCT = {4: _reconstruct4, 8: _reconstruct8}
 
 @kernel("void(f4[r], i4[r], f8, f8[w], i8[w])")
 def offsets(x: Any, index: Any, inverse: Any, sums: Any, counts: Any) -> None:
-    """Add up how far elements lie beyond the points of the sizes below 8, in steps, and count them."""
+    """Add up how far elements lie beyond the points of the sizes below 8, in steps, and count them.
+
+    `sums` and `counts` have room for four of each, which elements take turns in; all of them end up in the first.
+    """
     scale = float32(inverse)
     for i in range(x.size):
         size = abs(index[i])
-        which = int64(min(size, int32(7)))
+        which = int64(min(size, int32(7))) | (int64(i) & int64(3)) << int64(3)
         sums[which] += float64(abs(x[i]) * scale - float32(size))
         counts[which] += int64(1)
+    for each in range(8, 32):
+        sums[each & 7] += sums[each]
+        counts[each & 7] += counts[each]
