@@ -52,7 +52,8 @@ import msgspec
 import numpy as np
 
 from featherweight import dtypes
-from featherweight.codecs._kernels import _machines, _models, _tokens, ggd_models, rans_simd, rans_tables
+from featherweight.codecs._classes import Classes
+from featherweight.codecs._kernels import _machines, _models, _tokens, ggd_models, rans_simd
 from featherweight.codecs._kernels import ggd as portable
 from featherweight.codecs._kernels import ggd_simd as simd
 from featherweight.codecs._kernels import rans as rans_portable
@@ -103,9 +104,8 @@ def decode(wire: GgdWire, streams: tuple[Array, ...], given: tuple[Array, ...], 
         raise FrameError("a state is out of range")
     entries = np.empty(wire.classes * quantizers << ggd_models.BITS, np.uint32)
     portable.slots(_models.tables(wire.model, wire.low, wire.classes, quantizers), entries)
-    rows, classes = np.empty(flat.size, np.uint8), _classes(given, out.shape, FrameError)
-    high = min(wire.low + wire.classes - 1, 255)
-    portable.rows(classes, np.uint64(wire.low), np.uint64(high), np.uint64(quantizers - 1), rows)
+    rows, high = np.empty(flat.size, np.uint8), min(wire.low + wire.classes - 1, 255)
+    Classes.of(given, out.shape, FrameError).tables(wire.low, high, quantizers, rows)
     codes = flat.view(np.uint8) if flat.dtype == np.int8 else np.empty(flat.size, np.uint8)
     nexts, paths = _machines.nexts(wire.states), np.zeros(1 << wire.paths, np.uint32)
     cursor = np.array([begin, 0], np.uint64)
@@ -165,8 +165,8 @@ class Ggd:
             raise ArgumentError("an index has 2^16 or more: take a larger step")
         index = flat.astype(np.int32, copy=False)
         paths = _machines.path_bits(flat.size)
-        classes = _classes(given, x.shape, ArgumentError)
-        low, count = _range(classes, 2 if self.states else 1)
+        classes = Classes.of(given, x.shape, ArgumentError)
+        low, count = _range(classes.counted(), 2 if self.states else 1)
         rows, counts, tokens = _counted(index, classes, low, count, self.states, paths)
         model = _models.fit(counts, low, 2 if self.states else 1, 64 // self.resolution)
         table = _models.tables(model, low, count, 2 if self.states else 1)
@@ -197,13 +197,10 @@ def _escapes(counts: Array, table: Array) -> int:
     return int(counts[table == 0].sum())
 
 
-def _range(classes: Array, quantizers: int) -> tuple[int, int]:
+def _range(seen: Array, quantizers: int) -> tuple[int, int]:
     """Return the first class and how many: of far more than tables allow, those at the ends are put together."""
-    counts = np.zeros(1024, np.uint32)
-    rans_tables.count(classes, counts)
-    seen = counts.reshape(4, 256).sum(0, dtype=np.int64)
     most = min(_MOST_TABLES // quantizers, 40)
-    here = np.nonzero(seen >= min(256, int(seen.max()), classes.size >> 6))[0]
+    here = np.nonzero(seen >= min(256, int(seen.max()), int(seen.sum()) >> 6))[0]
     low, high = int(here[0]), int(here[-1])
     while high - low >= most:
         if seen[low] < seen[high]:
@@ -213,10 +210,12 @@ def _range(classes: Array, quantizers: int) -> tuple[int, int]:
     return low, high - low + 1
 
 
-def _counted(index: Array, classes: Array, low: int, count: int, states: int, paths: int) -> tuple[Array, Array, Array]:
+def _counted(
+    index: Array, classes: Classes, low: int, count: int, states: int, paths: int
+) -> tuple[Array, Array, Array]:
     quantizers = 2 if states else 1
     rows = np.empty(index.size, np.uint8)
-    portable.rows(classes, np.uint64(low), np.uint64(low + count - 1), np.uint64(quantizers - 1), rows)
+    classes.tables(low, low + count - 1, quantizers, rows)
     if states:
         _machines.walk(index, states, paths, rows)
     tokens, counts = _models.counted(index, rows, count * quantizers)
@@ -238,15 +237,3 @@ def _coded(tokens: Array, rows: Array, table: Array, lanes: int) -> Array:
 
 def _fast(states: Array) -> bool:
     return states.size >= WIDTH and features() >= AVX2
-
-
-def _classes(given: tuple[Array, ...], shape: tuple[int, ...], error: type[ArgumentError | FrameError]) -> Array:
-    """Return the class of each index: the sum of what is given, modulo 256."""
-    classes = np.empty(shape, np.uint8)
-    first, *more = (np.asarray(each).astype(np.uint8) for each in given) if given else (np.zeros((), np.uint8),)
-    try:
-        np.add(first, more[0] if more else np.uint8(0), out=classes)
-    except ValueError:
-        shapes = " and ".join(str(list(each.shape)) for each in given)
-        raise error(f"classes {shapes} do not broadcast to {list(shape)}") from None
-    return classes.reshape(-1)

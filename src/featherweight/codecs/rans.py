@@ -49,6 +49,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import numpy as np
 
+from featherweight.codecs._classes import Classes
 from featherweight.codecs._kernels import rans as portable
 from featherweight.codecs._kernels import rans_permute, rans_tables
 from featherweight.codecs._kernels import rans_simd as simd
@@ -103,7 +104,7 @@ def decode(wire: RansWire, streams: tuple[Array, ...], given: tuple[Array, ...],
     if wire.tables > 1:
         if not given:
             raise FrameError(f"{wire.tables} tables and no classes given")
-        rows = (_rows(_classes(given, out.shape, FrameError), firsts),)
+        rows = (_rows(Classes.of(given, out.shape, FrameError).each(), firsts),)
     if _fast(states):
         tables = np.zeros(rans_permute.SIZE, np.uint8)
         few = not rows and wire.bits == rans_permute.BITS and states.size >= rans_permute.LANES
@@ -160,7 +161,7 @@ class Rans:
             return Encoded(RansWire(8, 0, 1), (np.empty(0, np.uint8),))
         logs, levels, sizes, cursor = _logs(), *np.empty((2, 256), np.uint64), np.zeros(2, np.uint64)
         if given and self.tables > 1:
-            classes, counts = _classes(given, x.shape, ArgumentError), np.zeros(1 << 16, np.uint32)
+            classes, counts = Classes.of(given, x.shape, ArgumentError).each(), np.zeros(1 << 16, np.uint32)
             rans_tables.count_classes(flat, classes, counts)
             starts, costs, joint = np.zeros((3, 256), np.uint64)
             tables = rans_tables.merge(counts, np.uint64(self.tables), logs, starts, costs, joint)
@@ -198,20 +199,6 @@ class Rans:
     def error_bound(self, x: Array, /) -> float | None:
         """Nothing is lost."""
         return 0.0
-
-
-def _classes(given: tuple[Array, ...], shape: tuple[int, ...], error: type[ArgumentError | FrameError]) -> Array:
-    """Return the class of each symbol: the sum of what is given, modulo 256."""
-    if len(given) == 1 and given[0].shape == shape and given[0].dtype == np.uint8:
-        return np.ascontiguousarray(given[0]).reshape(-1)
-    classes = np.empty(shape, np.uint8)
-    first, *more = (np.asarray(each).astype(np.uint8) for each in given)
-    try:
-        np.add(first, more[0] if more else np.uint8(0), out=classes)
-    except ValueError:
-        shapes = " and ".join(str(list(each.shape)) for each in given)
-        raise error(f"classes {shapes} do not broadcast to {list(shape)}") from None
-    return classes.reshape(-1)
 
 
 def _rows(classes: Array, firsts: Array) -> Array:

@@ -36,7 +36,8 @@ import ml_dtypes
 import msgspec
 import numpy as np
 
-from featherweight.codecs._kernels import _floats, _machines, _models, _tokens, rans_tables
+from featherweight.codecs._classes import Classes
+from featherweight.codecs._kernels import _floats, _machines, _models, _tokens
 from featherweight.codecs._kernels import trellis as portable
 from featherweight.codecs._kernels import trellis_simd as simd
 from featherweight.codecs._kernels._vector import AVX2, WIDTH
@@ -94,18 +95,13 @@ def _points(wire: TrellisWire, index: Array, shifts: Array, out: Array) -> None:
     if index.dtype == np.int8 and index.size > _BYTES.size:
         points, quantizers = np.empty(_BYTES.size, np.float32), np.repeat(np.arange(2, dtype=np.uint32), 256)
         portable.reconstruct(_BYTES, nexts, offsets, step, np.uint64(_BYTES.size), quantizers, points)
-        _within_range(points)
+        _floats.bound(points)
         given, bits = (index.view(np.uint8), nexts, points.view(np.uint32), walk), out.view(np.uint32)
         done = simd.look_up(*given, bits) if walk.size >= WIDTH and features() >= AVX2 else 0
         portable.look_up(*given, np.uint64(done), bits)
     else:
         portable.reconstruct(index.astype(np.int32), nexts, offsets, step, np.uint64(walk.size), walk, out)
-        _within_range(out)
-
-
-def _within_range(points: Array) -> None:
-    if not math.isfinite(_floats.biggest(points)):
-        np.nan_to_num(points, copy=False)
+        _floats.bound(out)
 
 
 CODEC = Codec(
@@ -322,23 +318,18 @@ def _paired(rates: Array) -> _Rates:
 
 def _classes(hints: tuple[Array, ...], shape: tuple[int, ...], size: int) -> tuple[Array, int, int]:
     """Return the class of each weight from 0 on, the first class, and how many."""
-    classes = np.zeros(size, np.uint8)
-    if hints:
-        try:
-            total = np.broadcast_to(sum(hint.astype(np.uint8) for hint in hints), shape)
-        except ValueError:
-            raise ArgumentError(f"levels {[h.shape for h in hints]} do not broadcast to {list(shape)}") from None
-        classes[: total.size] = total.reshape(-1)
-        classes[total.size :] = classes[0]
-    seen = _seen(classes)
-    here = np.nonzero(seen >= min(256, int(seen.max()), size >> 6))[0]
+    classes, count = Classes.of(hints, shape, ArgumentError), math.prod(shape)
+    seen = classes.counted()
+    here = np.nonzero(seen >= min(256, int(seen.max()), count >> 6))[0]
     low, high = int(here[0]), int(here[-1])
     while high - low >= 32:
         if seen[low] < seen[high]:
             low += 1
         else:
             high -= 1
-    inside: Array = np.clip(classes, low, high) - np.uint8(low)
+    inside = np.empty(size, np.uint8)
+    classes.tables(low, high, 1, inside[:count])
+    inside[count:] = inside[0]
     return inside, low, high - low + 1
 
 
@@ -353,10 +344,3 @@ def _weights(importance: Array | None, shape: tuple[int, ...], size: int) -> Arr
             raise ArgumentError(f"importances {list(importance.shape)} do not broadcast to {list(shape)}") from None
         weights[: broad.size] = np.rint(broad * portable.ONE).clip(1, 255).reshape(-1)
     return weights
-
-
-def _seen(classes: Array) -> Array:
-    counts = np.zeros(1024, np.uint32)
-    rans_tables.count(classes, counts)
-    seen: Array = counts.reshape(4, 256).sum(0, dtype=np.int64)
-    return seen

@@ -53,7 +53,7 @@ def counted(index: Array, rows: Array, tables: int) -> tuple[Array, Array]:
     tokens, counts = np.empty(index.size, np.uint8), np.zeros(tables << 10, np.uint32)
     _tokens.name(index, tokens)
     _tokens.count(tokens, rows, counts)
-    return tokens, counts[: tables << 8]
+    return tokens, counts.reshape(4, -1).sum(0, dtype=np.uint32)
 
 
 def fit(

@@ -96,7 +96,7 @@ def name(index: Any, tokens: Any) -> None:
 
 @kernel("void(u1[r], u1[r], u4[w])")
 def count(tokens: Any, rows: Any, counts: Any) -> None:
-    """Add to the first quarter of `counts`, 256 a table: to all by turns, since neighbours are alike."""
+    """Add to `counts`, four times 256 a table, which tokens take turns in: neighbours are often the same."""
     n, quarter = uint64(tokens.size), uint64(counts.size) >> _2
     whole = n & ~_3
     for i in range(_0, whole, _4):
@@ -106,8 +106,6 @@ def count(tokens: Any, rows: Any, counts: Any) -> None:
         counts[_3 * quarter + (uint64(rows[i + _3]) << _8 | uint64(tokens[i + _3]))] += uint32(1)
     for i in range(whole, n):
         counts[uint64(rows[i]) << _8 | uint64(tokens[i])] += uint32(1)
-    for i in range(quarter):
-        counts[i] += counts[quarter + i] + counts[_2 * quarter + i] + counts[_3 * quarter + i]
 
 
 @kernel("i8(i4[r], u1[r], u2[r], u1[w], u1[w])")

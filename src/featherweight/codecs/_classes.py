@@ -1,0 +1,75 @@
+"""The classes of elements: sums, modulo 256, of levels of rows and columns, apart for as long as that will do."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from featherweight.codecs._kernels import ggd as kernels
+from featherweight.codecs._kernels import rans_tables
+from featherweight.dtypes import Array
+from featherweight.errors import ArgumentError, FrameError
+
+__all__ = ["Classes"]
+
+_SHORT = 16  # elements of a row below which rows are not worth while
+
+
+class Classes(NamedTuple):
+    """Levels, u8: the class of an element is the sum of that of its row and that of its place in the row."""
+
+    rows: Array
+    places: Array
+
+    @classmethod
+    def of(cls, levels: tuple[Array, ...], shape: tuple[int, ...], error: type[ArgumentError | FrameError]) -> Self:
+        """Take integers that broadcast to a shape; raises the error where they do not."""
+        short = [np.asarray(each).astype(np.uint8, copy=False) for each in levels]
+        try:
+            whole = [np.broadcast_to(each, shape) for each in short]
+        except ValueError:
+            shapes = " and ".join(str(list(each.shape)) for each in short)
+            raise error(f"classes {shapes} do not broadcast to {list(shape)}") from None
+        tall = [each.ndim == len(shape) > 0 and each.size == each.shape[0] > 1 for each in short]
+        wide = [each.ndim < len(shape) or each.shape[:1] == (1,) for each in short]
+        if math.prod(shape[1:]) < _SHORT or not all(map(operator.or_, tall, wide)):
+            return cls(np.zeros(1, np.uint8), _added(whole, shape))
+        rows = [each.reshape(-1) for each, alone in zip(short, tall, strict=True) if alone]
+        places = [each[0] for each, alone in zip(whole, tall, strict=True) if not alone]
+        return cls(_added(rows, shape[:1]), _added(places, shape[1:]))
+
+    def counted(self) -> Array:
+        """Return how many elements each class has, i64 (256)."""
+        sums = np.convolve(_counted(self.rows), _counted(self.places))
+        sums[:255] += sums[256:]
+        return sums[:256]
+
+    def each(self) -> Array:
+        """Return the class of every element, u8, flat."""
+        if self.rows.size == 1 and not self.rows[0]:
+            return self.places
+        found = np.empty(self.rows.size * self.places.size, np.uint8)
+        self.tables(0, 255, 1, found)
+        return found
+
+    def tables(self, low: int, high: int, quantizers: int, out: Array) -> None:
+        """Fill `out` with the table of each element: its class from `low` on, at most `high`, times the quantizers."""
+        given = np.uint64(low), np.uint64(high), np.uint64(quantizers - 1)
+        kernels.rows(self.rows, self.places, *given, out)
+
+
+def _added(levels: list[Array], shape: tuple[int, ...]) -> Array:
+    total = levels[0] if levels else np.zeros(shape, np.uint8)
+    for each in levels[1:]:
+        total = total + each
+    return np.ascontiguousarray(total).reshape(-1)
+
+
+def _counted(levels: Array) -> Array:
+    counts = np.zeros(1024, np.uint32)
+    rans_tables.count(levels, counts)
+    found: Array = counts.reshape(4, 256).sum(0, dtype=np.int64)
+    return found
