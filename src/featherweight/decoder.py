@@ -7,6 +7,7 @@ records, ports, references, the caller's limit. What is left to a codec is the c
 from __future__ import annotations
 
 import collections
+import functools
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,6 @@ from featherweight.frame import (
     SHAPED,
     SPLIT,
     Frame,
-    Node,
     Program,
     checksum,
     piece_shape,
@@ -63,6 +63,10 @@ __all__ = [
 
 Fetch = Callable[[int, int], Any]
 """(offset, length) of the body to bytes."""
+
+
+_Link = tuple[int | str, tuple[int, ...], tuple[int, ...]]
+"""A node without its wire: codec, streams, given."""
 
 
 class Step(NamedTuple):
@@ -415,37 +419,54 @@ def _edges(program: Program, out: Spec, refs: Sequence[Spec], given: Sequence[Sp
 
 
 def _ready(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec]) -> Ready:
-    steps, sames = [], []
-    for i, node in enumerate(program.nodes):
-        codec = _resolve(node, codecs)
-        index = len(program.leaves) + i
-        few = len(codec.streams) > 0 and not node.streams
-        if few or len(node.streams) > len(codec.streams) or len(node.given) > len(codec.given):
-            raise FrameError(f"{len(node.streams)} streams and {len(node.given)} given", path=codec.name)
+    links = tuple([(node.codec, node.streams, node.given) for node in program.nodes])
+    place = len(program.leaves), tuple(edges)
+    own = any(isinstance(node.codec, str) for node in program.nodes)
+    steps, scratch = _linked(links, *place, codecs) if own else _linked_before(links, *place)
+    ready = []
+    for node, step in zip(program.nodes, steps, strict=True):
         try:
-            codec.out.check(edges[index], FrameError)
-            for port, edge in (
-                *zip(codec.streams, node.streams, strict=False),
-                *zip(codec.given, node.given, strict=False),
-            ):
+            wire = msgspec.convert(node.wire, step.wire)
+        except FrameError as error:
+            error.path = step.name
+            raise
+        except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+            if isinstance(node.wire, list) and len(node.wire) > len(step.wire.__struct_fields__):
+                raise UnsupportedError(
+                    f"its record is longer than known here: upgrade ({error})", path=step.name
+                ) from None
+            raise FrameError(f"its record is not well-formed: {error}", path=step.name) from None
+        ready.append(Step(step.decode, wire, *step[2:]))
+    return Ready(program, tuple(ready), scratch)
+
+
+def _linked(
+    links: tuple[_Link, ...], leaves: int, edges: tuple[Spec, ...], codecs: Mapping[str, Codec] = {}
+) -> tuple[tuple[Step, ...], int]:
+    """Check nodes against the ports of their codecs; return steps, with the type of their wire, and their scratch."""
+    steps, sames = [], []
+    for i, (which, streams, given) in enumerate(links):
+        codec = _resolve(which, codecs)
+        few = len(codec.streams) > 0 and not streams
+        if few or len(streams) > len(codec.streams) or len(given) > len(codec.given):
+            raise FrameError(f"{len(streams)} streams and {len(given)} given", path=codec.name)
+        try:
+            codec.out.check(edges[leaves + i], FrameError)
+            for port, edge in (*zip(codec.streams, streams, strict=False), *zip(codec.given, given, strict=False)):
                 port.check(edges[edge], FrameError)
-            wire = msgspec.convert(node.wire, codec.wire)
         except FrameError as error:
             error.path = codec.name
             raise
-        except (msgspec.ValidationError, RecursionError, OverflowError) as error:
-            if isinstance(node.wire, list) and len(node.wire) > len(codec.wire.__struct_fields__):
-                raise UnsupportedError(
-                    f"its record is longer than known here: upgrade ({error})", path=codec.name
-                ) from None
-            raise FrameError(f"its record is not well-formed: {error}", path=codec.name) from None
-        steps.append(Step(codec.decode, wire, node.streams, node.given, edges[index], codec.name, codec.at))
+        steps.append(Step(codec.decode, codec.wire, streams, given, edges[leaves + i], codec.name, codec.at))
         sames.append(codec.same)
     place = len(steps) - 1
     while place >= 0 and steps[place].spec == edges[-1]:
         steps[place] = steps[place]._replace(spec=None)
-        place = _made_by(steps, place, sames[place], len(program.leaves))
-    return Ready(program, tuple(steps), sum(_nbytes(step.spec) for step in steps if step.spec is not None))
+        place = _made_by(steps, place, sames[place], leaves)
+    return tuple(steps), sum(_nbytes(step.spec) for step in steps if step.spec is not None)
+
+
+_linked_before = functools.lru_cache(256)(_linked)  # the tensors of a file are coded alike, but for their wires
 
 
 def _made_by(steps: Sequence[Step], place: int, same: int | None, leaves: int) -> int:
@@ -457,13 +478,13 @@ def _made_by(steps: Sequence[Step], place: int, same: int | None, leaves: int) -
     return streams[same] - leaves if uses == 1 else -1
 
 
-def _resolve(node: Node, codecs: Mapping[str, Codec]) -> Codec:
-    if isinstance(node.codec, str):
-        if node.codec not in codecs:
-            raise UnsupportedError(f"codec {node.codec!r} is unknown here: pass it in codecs= or upgrade")
-        found: Any = codecs[node.codec]
+def _resolve(which: int | str, codecs: Mapping[str, Codec]) -> Codec:
+    if isinstance(which, str):
+        if which not in codecs:
+            raise UnsupportedError(f"codec {which!r} is unknown here: pass it in codecs= or upgrade")
+        found: Any = codecs[which]
         codec = getattr(found, "codec", found)  # a stage or its class will do
         if not isinstance(codec, Codec):
-            raise ArgumentError(f"codecs[{node.codec!r}] must be a Codec or a stage's class, not {found!r}")
+            raise ArgumentError(f"codecs[{which!r}] must be a Codec or a stage's class, not {found!r}")
         return codec
-    return codec_table.codec(node.codec)
+    return codec_table.codec(which)

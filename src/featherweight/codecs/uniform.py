@@ -68,14 +68,13 @@ def _points(step: float, index: Array, shifts: Array, out: Array) -> None:
         if index.dtype == np.int8 and index.size > _BYTES.size:  # there are few points then
             table = np.empty(_BYTES.size, kind)
             kernels.RECONSTRUCT[table.itemsize](_BYTES, points.astype(kind), step, table)
-            words = dtypes.bits_view(np.nan_to_num(table))
-            GATHER[1, table.itemsize](index.view(np.uint8), words, dtypes.bits_view(values))
+            _floats.bound(table)
+            GATHER[1, table.itemsize](index.view(np.uint8), dtypes.bits_view(table), dtypes.bits_view(values))
         else:
             kernels.RECONSTRUCT[values.itemsize](index.astype(np.int32), points.astype(kind), step, values)
+            _floats.bound(values)
     if values is not out:
-        _floats.round_into(np.nan_to_num(values), out)
-    elif not math.isfinite(_floats.biggest(values)):
-        np.nan_to_num(values, copy=False)
+        _floats.round_into(values, out)
 
 
 CODEC = Codec(

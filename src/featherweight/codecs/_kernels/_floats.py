@@ -14,7 +14,7 @@ from featherweight.codecs._kernels._primitives import TOGETHER
 from featherweight.dtypes import Array
 from featherweight.kernel import kernel
 
-__all__ = ["apart", "biggest", "is_finite", "limit", "round_into", "wide"]
+__all__ = ["apart", "biggest", "bound", "is_finite", "limit", "round_into", "wide"]
 
 _SPAN = 1 << 18  # elements that are rounded at once: what lies between stays in the cache
 
@@ -73,6 +73,12 @@ def apart(x: Array, y: Array) -> tuple[float, float, float]:
     noise, signal = np.zeros((2, TOGETHER))
     _SQUARES[x.dtype.str[1:]](x, y, noise, signal)
     return float(noise.sum()), float(signal.sum()), biggest(y - x)
+
+
+def bound(values: Array) -> None:
+    """Make what is not finite the largest value, and NaN 0."""
+    if not math.isfinite(biggest(values)):
+        np.nan_to_num(values, copy=False)
 
 
 def is_finite(x: Array) -> bool:
