@@ -8,6 +8,7 @@ from numpy import uint64
 
 from featherweight.codecs._kernels import _vector as v
 from featherweight.codecs._kernels._primitives import popcount
+from featherweight.codecs._kernels._steps import machine, stepped
 from featherweight.codecs._kernels.ggd_models import BITS
 from featherweight.codecs._kernels.rans_simd import _left, _refilled
 from featherweight.kernel import kernel
@@ -21,15 +22,13 @@ _SLOTS, _LOW = uint64((1 << BITS) - 1), uint64(1 << 15)
 @kernel("u8(u4[r], u4[r], u4[w], u1[w])")
 def walk(index: Any, nexts: Any, states: Any, rows: Any) -> Any:
     """Do what the portable loop does as far as whole rounds of all paths go, and return how far that is."""
-    many, few = uint64(states.size), nexts.size <= 16
+    many, one, trellis = uint64(states.size), v.splat(_1), machine(nexts)
     whole = uint64(index.size) // many * many
-    one, after = v.splat(_1), v.load(nexts, _0)
     for done in range(_0, whole, many):
         for lane in range(_0, many, _16):
             at, state = done + lane, v.load(states, lane)
             v.store8(rows, at, v.either(v.load8(rows, at), v.both(state, one)))
-            place = v.plus(v.plus(state, state), v.both(v.load(index, at), one))
-            v.store(states, lane, v.permute(after, place) if few else v.gather(nexts, place))
+            v.store(states, lane, stepped(trellis, state, v.both(v.load(index, at), one)))
     return whole
 
 
@@ -37,9 +36,8 @@ def walk(index: Any, nexts: Any, states: Any, rows: Any) -> Any:
 def decode(payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states: Any, cursor: Any, out: Any) -> None:
     """Decode from byte `cursor[0]` and code `cursor[1]` on and leave there how far it came."""
     size, n, lanes, many = uint64(payload.size), uint64(out.size), uint64(states.size), uint64(paths.size)
-    at, done, few = cursor[0], cursor[1], nexts.size <= 16
+    at, done, trellis = cursor[0], cursor[1], machine(nexts)
     one, slots, shift, low = v.splat(_1), v.splat(_SLOTS), v.splat(_12), v.splat(_LOW)
-    after = v.load(nexts, _0)
     while n - done >= lanes and size - at >= _2 * lanes:
         for lane in range(_0, lanes, _16):
             which = (done + lane) & (many - _1)
@@ -47,8 +45,7 @@ def decode(payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states
             row = v.left(v.either(v.load8(rows, done + lane), v.both(path, one)), shift)
             entry = v.gather(entries, v.either(row, v.both(x, slots)))
             v.store8(out, done + lane, entry)
-            place = v.plus(v.plus(path, path), v.both(entry, one))
-            v.store(paths, which, v.permute(after, place) if few else v.gather(nexts, place))
+            v.store(paths, which, stepped(trellis, path, v.both(entry, one)))
             x = _left(entry, x, shift)
             short = v.less(x, low)
             v.store(states, lane, _refilled(x, short, payload, at))

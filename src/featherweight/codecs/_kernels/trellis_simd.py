@@ -7,6 +7,7 @@ from typing import Any
 from numpy import uint64
 
 from featherweight.codecs._kernels import _vector as v
+from featherweight.codecs._kernels._steps import machine, stepped
 from featherweight.codecs._kernels.trellis import FAR, WHILE
 from featherweight.kernel import kernel, primitive
 
@@ -251,13 +252,11 @@ def backward(a: Any, paths: Any, costs: Any, decisions: Any, lanes: Any, group: 
 @kernel("u8(u1[r], u4[r], u4[r], u4[w], u4[w])")
 def look_up(index: Any, nexts: Any, points: Any, states: Any, out: Any) -> Any:
     """Do what the portable loop does as far as whole rounds of all paths go, and return how far that is."""
-    many, few = uint64(states.size), nexts.size <= 16
+    many, one, trellis = uint64(states.size), v.splat(_1), machine(nexts)
     whole = uint64(out.size) // many * many
-    one, after = v.splat(_1), v.load(nexts, _0)
     for done in range(_0, whole, many):
         for lane in range(_0, many, _16):
             state, byte = v.load(states, lane), v.load8(index, done + lane)
             v.store(out, done + lane, v.gather(points, v.either(v.left(v.both(state, one), v.splat(_8)), byte)))
-            place = v.plus(v.plus(state, state), v.both(byte, one))
-            v.store(states, lane, v.permute(after, place) if few else v.gather(nexts, place))
+            v.store(states, lane, stepped(trellis, state, v.both(byte, one)))
     return whole
