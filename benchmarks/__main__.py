@@ -18,6 +18,7 @@ NAMES = (
     "transforms",
     "sensitivity",
     "sparse",
+    "kmeans",
     "lattice",
     "weightless",
     "gradients",

@@ -10,9 +10,11 @@ import importlib.metadata
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -127,6 +129,22 @@ def attempt(skipped: list[dict[str, str]], what: str, function: Callable[[], Any
 def exit_code(skipped: Iterable[Mapping[str, str]]) -> int:
     """Return 1 where something failed, 0 where things were merely absent."""
     return int(any(entry["kind"] == "failed" for entry in skipped))
+
+
+def seconds(run: Callable[[], Any], repetitions: int) -> tuple[float, float]:
+    """Return the median and the least time."""
+    run()
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), min(times)
+
+
+def beside(samples: int, times: tuple[float, float], copy: tuple[float, float]) -> dict[str, float]:
+    """Return millions of weights a second, and how many copies take as long."""
+    return {"median": samples / 1e6 / times[0], "best": samples / 1e6 / times[1], "copies": times[0] / copy[0]}
 
 
 def options(doc: str | None, **more: Any) -> argparse.ArgumentParser:

@@ -162,7 +162,7 @@ def _work(chosen: argparse.Namespace) -> Iterator[Work]:
             keys = [("networks", name, NNCODEC, setting) for setting in _settings(chosen.qp or WHOLE_QPS)]
             yield f"{name} whole, {NNCODEC}", keys, _against(python, name, _rounded(recipes), rounds)
     if "accuracy" in parts:
-        for name, way in itertools.product(names, (NNCODEC, *_rounded((DEFAULT, BEST)))):
+        for name, way in itertools.product(names, (NNCODEC, *_rounded((DEFAULT, BEST)), papers.FISHER.name)):
             if name in _networks.NETWORKS:
                 keys = [("accuracy", name, way, "")]
                 yield f"{name}, accuracy, {way}", keys, functools.partial(_falls, python, name, way, chosen.images)
@@ -550,6 +550,8 @@ def _falls(python: str | None, name: str, way: str, images: int, missing: list[K
     bench = (
         Turned(network.path(), _interpreter(python))
         if way == NNCODEC
+        else papers.Bench(network.path(), papers.FISHER, name)
+        if way == papers.FISHER.name
         else papers.Bench(network.path(), papers.Way(way, _with_step(way), unit=1.7))
     )
     with bench:

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks import _data
-from benchmarks._common import attempt, exit_code, isolated, options, save, table
+from benchmarks._common import attempt, beside, exit_code, isolated, options, save, seconds, table
 from featherweight.codecs.lattice import CODEC, LATTICES, Lattice
 from featherweight.codecs.rans import Rans
 
@@ -68,7 +65,7 @@ def measure(samples: int, repetitions: int) -> dict[str, Any]:
                     "bound": stage.error_bound(x),
                     "bits": sum(map(coded_bits, streams)) / samples,
                     "limit": limit,
-                    **{way: speed(samples, seconds(run, repetitions), copy) for way, run in ways.items()},
+                    **{way: beside(samples, seconds(run, repetitions), copy) for way, run in ways.items()},
                 }
             )
     return {"samples": samples, "repetitions": repetitions, "copy": samples / 1e6 / copy[0], "rows": rows}
@@ -78,22 +75,6 @@ def coded_bits(stream: _data.Array) -> int:
     """Return the bits that rans needs for integers, byte by byte where they are wider."""
     planes = stream.reshape(-1).view(np.uint8).reshape(-1, stream.itemsize).T
     return 8 * sum(Rans().encode(np.ascontiguousarray(plane)).streams[0].size for plane in planes)
-
-
-def seconds(run: Callable[[], Any], repetitions: int) -> tuple[float, float]:
-    """Return the median and the least time."""
-    run()
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times), min(times)
-
-
-def speed(samples: int, times: tuple[float, float], copy: tuple[float, float]) -> dict[str, float]:
-    """Return millions of weights a second, and how many copies take as long."""
-    return {"median": samples / 1e6 / times[0], "best": samples / 1e6 / times[1], "copies": times[0] / copy[0]}
 
 
 def show(found: dict[str, Any]) -> str:

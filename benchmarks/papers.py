@@ -25,7 +25,7 @@ import numpy as np
 import featherweight
 from benchmarks import _limits, _networks
 from benchmarks._common import RESULTS, AbsentError, attempt, exit_code, options, save, table
-from featherweight import ArgumentError, recipes
+from featherweight import ArgumentError, Plan, recipes
 from featherweight.checkpoint import TensorFile
 from featherweight.codecs import codec
 from featherweight.frame import FLAT, SHAPED, SPLIT, Frame, Program, sizes_and_digests
@@ -42,14 +42,16 @@ PARTS = ("values", "positions", "codebooks", "1-D tensors", "headers")
 class Way:
     """A way to code a network, with a knob.
 
-    `recipe` holds braces where the knob goes. It is a step, or one of `settings`; a way with neither is one point.
-    `unit` is the step of a uniform quantizer that is about as fine as a knob of 1.
+    `recipe` holds braces where the knob goes, or leaves it to a plan. It is a step, or one of `settings`; a way with
+    neither is one point. `unit` is the step of a uniform quantizer that is about as fine as a knob of 1. With `powers`,
+    errors count by Fisher's information to each of them in turn, and the knob is a power and a step.
     """
 
     name: str
     recipe: str
     settings: tuple[str, ...] = ()
     unit: float = 1.0
+    powers: tuple[float, ...] = ()
 
 
 def _grid(**knobs: Sequence[object]) -> tuple[str, ...]:
@@ -58,9 +60,12 @@ def _grid(**knobs: Sequence[object]) -> tuple[str, ...]:
 
 
 BASELINE = "order-0 entropy"
+FISHER = Way("tcq, Fisher", "tcq(states=64, vectors=bf16)", unit=1.76, powers=(0.0, 0.5, 1.0))
+INPUTS = 300  # training images that tell of Fisher's information
 WAYS = (
     Way(BASELINE, "uniform step {}, entropies of all tensors together, no file"),
     Way("tcq", "tcq(step={}, vectors=bf16)"),
+    FISHER,
     Way("ecsq", "ecsq(step={}, vectors=bf16)"),
     Way(
         "deep-compression",
@@ -113,7 +118,7 @@ def main(arguments: list[str]) -> int:
     cases = _kept(chosen)
     skipped: list[dict[str, str]] = []
     for name, way in itertools.product(names, ways):
-        if (name, way.name) in cases and not chosen.again:
+        if ((name, way.name) in cases and not chosen.again) or (way.powers and name not in _networks.NETWORKS):
             continue
         print(f"{name}, {way.name} …", file=sys.stderr, flush=True)
         begin = time.perf_counter()
@@ -148,7 +153,7 @@ def _kept(chosen: argparse.Namespace) -> dict[tuple[str, str], Case]:
 def by_fall(name: str, way: Way, images: int) -> Case:
     """Turn a way's knob until the accuracy falls by so much."""
     network = _networks.NETWORKS[name]
-    with Bench(network.path(), way) as bench:
+    with Bench(network.path(), way, name) as bench:
         fell = _falling(name, network.load(), "train", images)
         line = bench.line(fell, FALLS[0], FALLS[-1])
         before, chosen = _networks.score(name, network.load()), []
@@ -197,12 +202,13 @@ def _falling(name: str, tensors: Mapping[str, Array], split: str, limit: int | N
 
 
 class Bench:
-    """One network and one way to code it; a context, for it has a folder of its own."""
+    """One network and one way to code it; a context, for it has a folder of its own. Fisher wants its `name`."""
 
-    def __init__(self, path: str, way: Way) -> None:
+    def __init__(self, path: str, way: Way, name: str = "") -> None:
         self.path, self.way, self.source = path, way, Path(path).stat().st_size
         self.original = featherweight.load_file(path)
         self.done: dict[Any, Coded] = {}
+        self.fisher = _networks.fisher(name, self.original, INPUTS) if way.powers else {}
         if way.name != BASELINE:
             recipes.parse(way.recipe.format(way.settings[0] if way.settings else 0.01))
 
@@ -222,14 +228,24 @@ class Bench:
         return self.done[knob]
 
     def _file(self, knob: float | str) -> Coded:
-        target, recipe = Path(self.folder.name) / "coded.fw", self.way.recipe.format(knob)
-        encoded = featherweight.encode_file(self.path, target, recipe)
+        target, (recipe, plan) = Path(self.folder.name) / "coded.fw", self._plan(knob)
+        encoded = featherweight.encode_file(self.path, target, plan)
         with featherweight.open(target) as file:
             parts, tensors = split_up(file), dict(file)
         error = encoded.error
         return Coded(
             recipe, encoded.size, parts, error.noise / error.signal if error and error.signal else 0.0, tensors
         )
+
+    def _plan(self, knob: float | str) -> tuple[str, Plan]:
+        """Return the plan with the knob there, and what to call it."""
+        if not self.way.powers:
+            recipe = self.way.recipe.format(knob)
+            return recipe, Plan.of(recipe)
+        power, step = map(float, str(knob).split(" at "))
+        plan = Plan.of(self.way.recipe, sensitivities={name: value**power for name, value in self.fisher.items()})
+        plan = plan.tuned(plan.family(), step)
+        return f"{plan.named}, Fisher^{power:g}", plan
 
     def _order_0(self, step: float) -> Coded:
         """Round to a step, and take the entropy of all that comes of it together; nothing is written."""
@@ -256,7 +272,9 @@ class Bench:
 
     def line(self, cost: Callable[[Coded], float], least: float, most: float) -> list[Case]:
         """Measure `cost` from fine to coarse, where it is between these."""
-        if not self.way.settings and "{}" in self.way.recipe:
+        if self.way.powers:
+            points = [point for power in self.way.powers for point in self._turn(cost, least, most, f"{power:g} at ")]
+        elif not self.way.settings and "{}" in self.way.recipe:
             points = self._turn(cost, least, most)
         else:
             points = self._walk(self._front() if self.way.settings else [""], cost, most)
@@ -286,15 +304,20 @@ class Bench:
                 break
         return points
 
-    def _turn(self, cost: Callable[[Coded], float], least: float, most: float) -> list[tuple[Any, float]]:
+    def _turn(
+        self, cost: Callable[[Coded], float], least: float, most: float, before: str = ""
+    ) -> list[tuple[Any, float]]:
         """Double the step from the finest that matters till the cost is too much, then fill the gaps where it rises."""
         weights = [x.astype(np.float64) for x in self.original.values() if x.ndim >= 2]
         rms = math.sqrt(sum(float((x**2).sum()) for x in weights) / sum(x.size for x in weights))
         points: dict[float, float] = {}
 
+        def knob(place: float) -> float | str:
+            return f"{before}{_knob(place)}" if before else _knob(place)
+
         def at(place: float) -> float:
             if place not in points:
-                points[place] = cost(self.code(_knob(place)))
+                points[place] = cost(self.code(knob(place)))
             return points[place]
 
         place = round(math.log2(rms / self.way.unit)) - 1.0
@@ -307,7 +330,7 @@ class Bench:
             for low, high in itertools.pairwise(known):
                 if points[low] <= most and points[high] > least:
                     at((low + high) / 2)
-        return [(_knob(place), points[place]) for place in sorted(points)]
+        return [(knob(place), points[place]) for place in sorted(points)]
 
     @staticmethod
     def reached(line: Iterable[Case], most: float) -> float | str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import frontier as size_frontier
 from benchmarks import gradients as of_gradients
-from benchmarks import lattice, memory, sensitivity, sparse, start, transforms, weightless
+from benchmarks import kmeans, lattice, memory, sensitivity, sparse, start, transforms, weightless
 from benchmarks import traffic as of_traffic
 from benchmarks._common import RESULTS, ROOT, table
 
@@ -294,6 +294,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "transforms": _tables("transforms", transforms.show),
     "sensitivity": _tables("sensitivity", sensitivity.show),
     "sparse": _tables("sparse", sparse.show, "tables"),
+    "kmeans": _tables("kmeans", kmeans.show),
     "lattice": _tables("lattice", lattice.show),
     "weightless": _tables("weightless", weightless.show, "cases"),
     "gradients": gradients,

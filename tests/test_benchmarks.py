@@ -133,6 +133,15 @@ def test_delta_and_memory_quick(tmp_path):
     assert "peak RssAnon" in readme.read_text()
 
 
+def test_kmeans_quick(tmp_path):
+    benchmark("kmeans", "--quick", "--out", str(tmp_path / "kmeans.json"))
+    (case,) = json.loads((tmp_path / "kmeans.json").read_text())["cases"]
+    assert len(case["rows"]) == 20
+    errors = {(row["k"], row["start"]): row["nmse"] for row in case["rows"]}
+    assert all(errors[k, "exact"] <= 1.0001 * errors[k, start] for k, start in errors)
+    assert errors[4, "exact"] > errors[16, "exact"] > errors[256, "exact"]
+
+
 def test_lattice_quick(tmp_path):
     benchmark("lattice", "--quick", "--out", str(tmp_path / "lattice.json"))
     rows = json.loads((tmp_path / "lattice.json").read_text())["rows"]
