@@ -157,6 +157,7 @@ def test_sparse_quick(tmp_path):
     stream, tensors = json.loads((tmp_path / "sparse.json").read_text())["tables"]
     bits = {row["name"].removeprefix("featherweight "): row["bits"] for row in stream["rows"] + tensors["rows"]}
     assert bits["gaps(8, gaps=huffman, values=huffman)"] < bits["gaps(4, gaps=huffman, values=huffman)"]
+    assert bits["rans, classes given"] < bits["rans"]
     assert bits["indices under classes of the weights before"] < bits["relative index"] < bits["rANS"]
 
 
