@@ -18,7 +18,7 @@ from featherweight.encoder import encode_into, step_of
 from featherweight.engine import ordered_map, thread_pool
 from featherweight.errors import ArgumentError, BaseMismatchError, FeatherweightError, FrameError, UnsupportedError
 from featherweight.frame import FLAT, GIVEN, REFERENCE, SPLIT, checksum, join, piece_shape, whole_rows
-from featherweight.stage import AnyRecipe, Codec, Encoded, Port, Recipe, Smallest, Wire, param
+from featherweight.stage import AnyRecipe, Codec, Empty, Encoded, Port, Recipe, Smallest, Wire, param
 from featherweight.testing import arrays, layouts, same
 
 stage = codecs.stage_class
@@ -108,7 +108,31 @@ class Relative:
         return 0.0
 
 
-MINE = {cls.codec.name: cls.codec for cls in (Rounded, Halves, Relative)}
+HANDED = list[bool]()
+
+
+def _hand_on(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
+    HANDED.append(streams[0] is out)
+    if streams[0] is not out:
+        out[...] = streams[0]
+
+
+@dataclass(frozen=True)
+class HandedOn:
+    """The values as they are."""
+
+    codec: ClassVar[Codec] = Codec(
+        "handed_on", Empty, Port("values", "f"), (Port("values", "f"),), _hand_on, (Port("other", "f"),), same=0
+    )
+
+    def encode(self, x: Array, /, *given: Array) -> Encoded:
+        return Encoded(Empty(), (x,))
+
+    def error_bound(self, x: Array, /) -> float:
+        return 0.0
+
+
+MINE = {cls.codec.name: cls.codec for cls in (Rounded, Halves, Relative, HandedOn)}
 
 
 # References
@@ -447,6 +471,24 @@ def test_a_codec_of_the_callers_travels_by_name_and_is_asked_for_by_name() -> No
     with pytest.raises(UnsupportedError, match=r"'rounded'.*codecs="):
         decode(frame)
     assert np.abs(x - decode(frame, codecs=MINE)).max() <= 0.125
+
+
+@pytest.mark.parametrize("values", [chain(planes(), exponent=rans()), None], ids=["made", "stored"])
+def test_what_a_codec_hands_on_is_decoded_straight_into_the_result(values: AnyRecipe | None) -> None:
+    x = weights(30, 40)
+    HANDED.clear()
+    assert same(x, decode(encode(x, chain(HandedOn(), values=chain(HandedOn(), values=values))), codecs=MINE))
+    assert HANDED == ([True, True] if values else [False, True])
+
+
+def test_what_another_codec_needs_too_is_not_written_over() -> None:
+    x, body = weights(30, 40), list[Array]()
+    frame = encode_into(body.append, x, chain(HandedOn(), values=chain(planes())), refs={}).frame
+    *others, last = frame.root.nodes
+    frame = replace(frame, root=replace(frame.root, nodes=(*others, replace(last, given=last.streams))))
+    HANDED.clear()
+    assert same(x, decode(join(frame, body), codecs=MINE))
+    assert HANDED == [False]
 
 
 def test_a_codec_of_the_callers_with_a_name_of_ours_is_not_taken_for_ours() -> None:
