@@ -159,7 +159,9 @@ def _gain(scale: Array, x: Array) -> float:
         spread = max(1.0, (float(np.square(shares).mean()) / mean**2 - 1) / 0.571) if mean else 1.0
     logs = np.log2(known)
     spared = x.size * (known.size / scale.size) * (math.log2(known.mean()) - logs.mean())
-    _, counts = np.unique(np.rint(4 * logs), return_counts=True)
+    levels = np.rint(4 * logs).astype(np.int64)
+    counts = np.bincount((levels - levels.min()).reshape(-1))
+    counts = counts[counts > 0]
     share = counts / counts.sum()
     return float(spared - known.size * (0.72 * spread - (share * np.log2(share)).sum()) - 8 * counts.size)
 

@@ -119,4 +119,4 @@ def _scale(counts: Array, low: int, quantizers: int, slope: int) -> int:
     if not seen.size:
         return -256
     found = [64 * (2048 * int(total[c]) // int(number[c])).bit_length() - 640 - slope * (low + int(c)) for c in seen]
-    return int(np.average(found, weights=number[seen]))
+    return int(np.dot(found, number[seen]) / int(number[seen].sum()))
