@@ -97,7 +97,7 @@ def test_vectors_find_what_the_portable_loops_find(rows: int, states: int, monke
     x[3, 5] = 1000
     fast = featherweight.encode(x, recipe(0.3, states))
     decoded = featherweight.decode(fast)
-    for module in (trellis_module, ggd_module):
+    for module in (trellis_module, ggd_module, _machines):
         monkeypatch.setattr(module, "features", frozenset)
     assert fast == featherweight.encode(x, recipe(0.3, states))
     assert (decoded == featherweight.decode(fast)).all()
@@ -107,12 +107,17 @@ def test_vectors_find_what_the_portable_loops_find(rows: int, states: int, monke
 def test_vector_loops_uncompiled(states: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The vector loops are Python as well: run them so, whatever the processor."""
     x = scaled(12, 60)
-    monkeypatch.setattr(trellis_module, "features", frozenset)
+    for module in (trellis_module, _machines):
+        monkeypatch.setattr(module, "features", frozenset)
     expected = featherweight.encode(x, recipe(0.3, states))
-    for name in ("forward", "forward8", "backward"):
+    decoded = featherweight.decode(expected)
+    for name in ("forward", "forward8", "backward", "look_up"):
         monkeypatch.setattr(trellis_module.simd, name, getattr(trellis_module.simd, name).python)
-    monkeypatch.setattr(trellis_module, "features", lambda: trellis_module.AVX2)
+    monkeypatch.setattr(_machines.simd, "walk", _machines.simd.walk.python)
+    for module in (trellis_module, _machines):
+        monkeypatch.setattr(module, "features", lambda: trellis_module.AVX2)
     assert featherweight.encode(x, recipe(0.3, states)) == expected
+    assert (featherweight.decode(expected) == decoded).all()
 
 
 def test_a_trellis_lies_below_what_any_scalar_quantizer_can_do() -> None:

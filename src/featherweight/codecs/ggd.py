@@ -67,7 +67,7 @@ __all__ = ["CODEC", "Ggd", "GgdWire", "decode"]
 
 _BITS = np.uint64(ggd_models.BITS)
 _MOST_TABLES = 64
-_MANY = 1 << 17
+_MANY = 1 << 17  # indices that take long, however few their bits are
 _Log = Annotated[int, msgspec.Meta(ge=0, le=7)]
 _Small = Annotated[int, msgspec.Meta(ge=-8192, le=8192)]
 

@@ -9,13 +9,13 @@ from numpy import uint64
 from featherweight.codecs._kernels import _vector as v
 from featherweight.kernel import primitive
 
-__all__ = ["machine", "stepped"]
+__all__ = ["machine_of", "stepped"]
 
 _0, _1 = uint64(0), uint64(1)
 
 
 @primitive
-def machine(nexts: Any) -> Any:
+def machine_of(nexts: Any) -> Any:
     """Return what `stepped` wants to know: machines of more than eight states are linear, and two states tell all."""
     return nexts.size <= 16, v.load(nexts, _0), v.splat(uint64(nexts[1])), v.splat(uint64(nexts[2]))
 

@@ -8,7 +8,7 @@ from numpy import uint64
 
 from featherweight.codecs._kernels import _vector as v
 from featherweight.codecs._kernels._primitives import popcount
-from featherweight.codecs._kernels._steps import machine, stepped
+from featherweight.codecs._kernels._steps import machine_of, stepped
 from featherweight.codecs._kernels.ggd_models import BITS
 from featherweight.codecs._kernels.rans_simd import _left, _refilled
 from featherweight.kernel import kernel
@@ -22,7 +22,7 @@ _SLOTS, _LOW = uint64((1 << BITS) - 1), uint64(1 << 15)
 @kernel("u8(u4[r], u4[r], u4[w], u1[w])")
 def walk(index: Any, nexts: Any, states: Any, rows: Any) -> Any:
     """Do what the portable loop does as far as whole rounds of all paths go, and return how far that is."""
-    many, one, trellis = uint64(states.size), v.splat(_1), machine(nexts)
+    many, one, trellis = uint64(states.size), v.splat(_1), machine_of(nexts)
     whole = uint64(index.size) // many * many
     for done in range(_0, whole, many):
         for lane in range(_0, many, _16):
@@ -36,7 +36,7 @@ def walk(index: Any, nexts: Any, states: Any, rows: Any) -> Any:
 def decode(payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states: Any, cursor: Any, out: Any) -> None:
     """Decode from byte `cursor[0]` and code `cursor[1]` on and leave there how far it came."""
     size, n, lanes, many = uint64(payload.size), uint64(out.size), uint64(states.size), uint64(paths.size)
-    at, done, trellis = cursor[0], cursor[1], machine(nexts)
+    at, done, trellis = cursor[0], cursor[1], machine_of(nexts)
     one, slots, shift, low = v.splat(_1), v.splat(_SLOTS), v.splat(_12), v.splat(_LOW)
     while n - done >= lanes and size - at >= _2 * lanes:
         for lane in range(_0, lanes, _16):

@@ -7,7 +7,7 @@ from typing import Any
 from numpy import uint64
 
 from featherweight.codecs._kernels import _vector as v
-from featherweight.codecs._kernels._steps import machine, stepped
+from featherweight.codecs._kernels._steps import machine_of, stepped
 from featherweight.codecs._kernels.trellis import FAR, WHILE
 from featherweight.kernel import kernel, primitive
 
@@ -252,7 +252,7 @@ def backward(a: Any, paths: Any, costs: Any, decisions: Any, lanes: Any, group: 
 @kernel("u8(u1[r], u4[r], u4[r], u4[w], u4[w])")
 def look_up(index: Any, nexts: Any, points: Any, states: Any, out: Any) -> Any:
     """Do what the portable loop does as far as whole rounds of all paths go, and return how far that is."""
-    many, one, trellis = uint64(states.size), v.splat(_1), machine(nexts)
+    many, one, trellis = uint64(states.size), v.splat(_1), machine_of(nexts)
     whole = uint64(out.size) // many * many
     for done in range(_0, whole, many):
         for lane in range(_0, many, _16):
