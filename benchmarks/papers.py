@@ -60,7 +60,7 @@ def _grid(**knobs: Sequence[object]) -> tuple[str, ...]:
 
 
 BASELINE = "order-0 entropy"
-FISHER = Way("tcq, Fisher", "tcq(states=64, vectors=bf16)", unit=1.76, powers=(0.0, 0.5, 1.0))
+FISHER = Way("tcq, Fisher", "tcq(states=64, vectors=bf16)", unit=1.76, powers=(0.5, 1.0))
 INPUTS = 300  # training images that tell of Fisher's information
 WAYS = (
     Way(BASELINE, "uniform step {}, entropies of all tensors together, no file"),
