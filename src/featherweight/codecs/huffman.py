@@ -79,7 +79,7 @@ class _Scratch(threading.local):
         self.streams = np.empty(16, np.int64)
         self.lengths = np.empty(512, np.uint8)
         self.window = np.empty(8192, np.uint64)
-        self.pairs = np.empty(4 << 16, np.uint16)
+        self.pairs = np.empty(huffman_encode.COUNTERS, np.uint32)
         self.codes = np.empty((1 << 16) + 256, np.uint32)
         self.known = np.empty(512, np.uint8)
         self.leaves = np.empty(6144, np.uint8)

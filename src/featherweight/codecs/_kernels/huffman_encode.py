@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.codecs._kernels._primitives import load16le, store64be
+from featherweight.codecs._kernels._primitives import load16le, load64le, store64be
 from featherweight.codecs._kernels.huffman import (
     AT,
     BIT,
@@ -31,22 +31,28 @@ from featherweight.codecs._kernels.huffman import (
 from featherweight.dtypes import Array
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["encode"]
+__all__ = ["COUNTERS", "encode"]
 
 _SPLIT = 1 << 13  # symbols from which on a block gets four streams
-_NARROW = 160  # range of symbols up to which counting pairs pays
 _PAIRS = 65536  # where the codes of single symbols stand behind those of pairs
+# From one stream's counters to the next one's: not a multiple of 4096 bytes, for then processors take what is loaded
+# for what was just stored, see that it is not, and begin again.
+_APART = 65536 + 32
+COUNTERS = 4 * _APART
+_PAIR, _16 = np.uint64(65535), np.uint64(16)
+_SECOND, _THIRD, _FOURTH = (np.uint64(_APART * s) for s in (1, 2, 3))
+_ONE = np.uint32(1)
 
 
-@kernel("i8(u1[r], i8, u1[w], u2[w], u4[w], u1[w], u1[w], u1[w], u8[w], i8[w])")
+@kernel("i8(u1[r], i8, u1[w], u4[w], u4[w], u1[w], u1[w], u1[w], u8[w], i8[w])")
 def encode(
     source: Array, block: Any, payload: Array,
     pairs: Array, codes: Array, fresh: Array, known: Array, leaves: Array, work: Array, streams: Array,
 ) -> Any:  # fmt: skip
     """Write `source` in blocks of 2^`block` symbols, 2^19 at most; return the bytes written.
 
-    `payload` has room for `source`, a byte a block and 512 more. Scratch: `pairs` 262144, `codes` 65792, `fresh` and
-    `known` 512, `leaves` 6144, `work` 2304, `streams` 16.
+    `payload` has room for `source`, a byte a block and 512 more. Scratch: `pairs` `COUNTERS`, `codes` 65792, `fresh`
+    and `known` 512, `leaves` 6144, `work` 2304, `streams` 16.
     """
     for symbol in range(256):
         known[symbol] = 0
@@ -101,40 +107,83 @@ def _count(source: Array, number: Any, pairs: Array, work: Array, streams: Array
 
 @primitive
 def _count_four(source: Array, pairs: Array, work: Array, streams: Array) -> Any:
-    """Count all symbols of the shortest stream and as many of the others; return their number."""
-    low, high = source[streams[AT]], source[streams[AT]]
+    """Count as many symbols of each stream, nearly all; return their number."""
+    # Zeros may lie far from all others: less one, modulo 256, they are never the least.
+    below, most, one = np.uint8(255), np.uint8(0), np.uint8(1)
     for symbol in source[streams[AT] : streams[END + 3]]:
-        low, high = min(low, symbol), max(high, symbol)
-    first, width = int(low), int(high) - int(low) + 1
-    done = streams[END] - streams[AT]
-    paired = done & -2 if width <= _NARROW else 0
-    for row in range(1024 if paired else 0):
-        if first <= row & 255 < first + width:
-            cells = pairs[256 * row + first : 256 * row + first + width]
-            for j in range(width):
-                cells[j] = 0
-    i0, i1, i2, i3 = streams[AT], streams[AT + 1], streams[AT + 2], streams[AT + 3]
-    for i in range(0, paired, 2):
-        pairs[load16le(source, i0 + i)] += 1
-        pairs[load16le(source, i1 + i) + np.uint64(65536)] += 1
-        pairs[load16le(source, i2 + i) + np.uint64(131072)] += 1
-        pairs[load16le(source, i3 + i) + np.uint64(196608)] += 1
-    for row in range(1024 if paired else 0):
-        if first <= row & 255 < first + width:
-            cells = pairs[256 * row + first : 256 * row + first + width]
-            mine = work[(row & 768) + first : (row & 768) + first + width]
-            total = np.uint64(0)
-            for j in range(width):
-                mine[j] += np.uint64(cells[j])
-                total += np.uint64(cells[j])
-            work[row] += total
-    one = np.uint64(1)
-    for i in range(paired, done):
-        work[np.uint64(source[i0 + i])] += one
-        work[np.uint64(source[i1 + i]) + np.uint64(256)] += one
-        work[np.uint64(source[i2 + i]) + np.uint64(512)] += one
-        work[np.uint64(source[i3 + i]) + np.uint64(768)] += one
+        below, most = min(below, np.uint8(symbol - one)), max(most, symbol)
+    behind = int(most) + 1
+    first = min(int(below) + 1, behind)
+    done = (streams[END] - streams[AT]) & -8
+    # Pairs pay where it takes no longer to clear and to add up their counters than to count them.
+    if 4 * (behind - first) * (behind - first) > done:
+        _clear(pairs, 0, behind)
+        _count_symbols(source, done, pairs, streams)
+        for s in range(4):
+            for symbol in range(behind):
+                work[256 * s + symbol] += np.uint64(pairs[_APART * s + symbol])
+        return done
+    _clear(pairs, 0, 1)
+    for second in range(first, behind):
+        _clear(pairs, 256 * second, 1)
+        _clear(pairs, 256 * second + first, behind - first)
+    _clear(pairs, first, behind - first)
+    _count_pairs(source, done, pairs, streams)
+    for s in range(4):
+        mine = work[256 * s : 256 * s + 256]
+        _add_row(pairs, _APART * s, 0, first, behind, mine)
+        for second in range(first, behind):
+            _add_row(pairs, _APART * s, second, first, behind, mine)
     return done
+
+
+@primitive
+def _clear(pairs: Array, at: Any, count: Any) -> None:
+    for s in range(4):
+        cells = pairs[_APART * s + at : _APART * s + at + count]
+        for j in range(count):
+            cells[j] = 0
+
+
+@primitive
+def _add_row(pairs: Array, at: Any, second: Any, first: Any, behind: Any, counts: Array) -> None:
+    """Add the counts of pairs with one second symbol to those of symbols."""
+    row = at + 256 * second
+    total = np.uint64(pairs[row])
+    counts[0] += total
+    cells, firsts = pairs[row + first : row + behind], counts[first:behind]
+    for j in range(behind - first):
+        firsts[j] += np.uint64(cells[j])
+        total += np.uint64(cells[j])
+    counts[second] += total
+
+
+@primitive
+def _count_pairs(source: Array, count: Any, pairs: Array, streams: Array) -> None:
+    i0, i1, i2, i3 = streams[AT], streams[AT + 1], streams[AT + 2], streams[AT + 3]
+    for i in range(0, count, 8):
+        a, b, c, d = (
+            load64le(source, i0 + i),
+            load64le(source, i1 + i),
+            load64le(source, i2 + i),
+            load64le(source, i3 + i),
+        )
+        for _ in range(4):
+            pairs[a & _PAIR] += _ONE
+            pairs[(b & _PAIR) + _SECOND] += _ONE
+            pairs[(c & _PAIR) + _THIRD] += _ONE
+            pairs[(d & _PAIR) + _FOURTH] += _ONE
+            a, b, c, d = a >> _16, b >> _16, c >> _16, d >> _16
+
+
+@primitive
+def _count_symbols(source: Array, count: Any, counts: Array, streams: Array) -> None:
+    i0, i1, i2, i3 = streams[AT], streams[AT + 1], streams[AT + 2], streams[AT + 3]
+    for i in range(count):
+        counts[np.uint64(source[i0 + i])] += _ONE
+        counts[np.uint64(source[i1 + i]) + _SECOND] += _ONE
+        counts[np.uint64(source[i2 + i]) + _THIRD] += _ONE
+        counts[np.uint64(source[i3 + i]) + _FOURTH] += _ONE
 
 
 @primitive
@@ -276,20 +325,21 @@ def _put(source: Array, i: Any, codes: Array, payload: Array, word: Any, bit: An
 
 
 @primitive
-def _put_four(source: Array, payload: Array, codes: Array, streams: Array) -> None:
-    """Write four streams but for their ends: the last 8 bytes stored must not reach the next stream."""
-    four, rounds = np.uint64(4), (streams[END] - streams[AT] - 64) // 4
-    w0, w1, w2, w3 = np.uint64(0), np.uint64(0), np.uint64(0), np.uint64(0)
-    b0, b1, b2, b3 = np.uint64(streams[0]), np.uint64(streams[1]), np.uint64(streams[2]), np.uint64(streams[3])
-    i0, i1, i2, i3 = np.uint64(streams[4]), np.uint64(streams[5]), np.uint64(streams[6]), np.uint64(streams[7])
+def _put_two(source: Array, payload: Array, codes: Array, streams: Array, first: Any) -> None:
+    """Write two streams but for their ends: the last 8 bytes stored must not reach the next stream.
+
+    Four at once would want more registers than there are.
+    """
+    shorter = min(streams[END + first] - streams[AT + first], streams[END + first + 1] - streams[AT + first + 1])
+    four, rounds = np.uint64(4), (shorter - 64) // 4
+    w0, b0, i0 = np.uint64(0), np.uint64(streams[BIT + first]), np.uint64(streams[AT + first])
+    w1, b1, i1 = np.uint64(0), np.uint64(streams[BIT + first + 1]), np.uint64(streams[AT + first + 1])
     for _ in range(rounds):
         w0, b0 = _put(source, i0, codes, payload, w0, b0)
         w1, b1 = _put(source, i1, codes, payload, w1, b1)
-        w2, b2 = _put(source, i2, codes, payload, w2, b2)
-        w3, b3 = _put(source, i3, codes, payload, w3, b3)
-        i0, i1, i2, i3 = i0 + four, i1 + four, i2 + four, i3 + four
-    streams[0], streams[1], streams[2], streams[3] = np.int64(b0), np.int64(b1), np.int64(b2), np.int64(b3)
-    streams[4], streams[5], streams[6], streams[7] = np.int64(i0), np.int64(i1), np.int64(i2), np.int64(i3)
+        i0, i1 = i0 + four, i1 + four
+    streams[BIT + first], streams[BIT + first + 1] = np.int64(b0), np.int64(b1)
+    streams[AT + first], streams[AT + first + 1] = np.int64(i0), np.int64(i1)
 
 
 @primitive
@@ -307,7 +357,8 @@ def _write_streams(source: Array, number: Any, payload: Array, at: Any, codes: A
         streams[BIT + s] = 8 * at
         at += streams[STOP + s]
     if number == 4:
-        _put_four(source, payload, codes, streams)
+        _put_two(source, payload, codes, streams, 0)
+        _put_two(source, payload, codes, streams, 2)
     for s in range(number):
         to, held = streams[BIT + s] >> 3, streams[BIT + s] & 7
         word = np.uint64(payload[to]) >> np.uint64(8 - held) if held else np.uint64(0)
