@@ -127,8 +127,17 @@ def test_planes_of_many_elements(size: int, name: str, widths: tuple[int, ...]) 
 
 
 @pytest.mark.parametrize("way", ["compiled", "python"])
-@pytest.mark.parametrize("name", ["BF16", "I16", "U16", "F32", "I32", "U32", "C64"])
-def test_large_results_are_streamed_wherever_they_lie(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [
+        *((name, ()) for name in ("BF16", "I16", "U16", "F32", "I32", "U32", "C64")),
+        *((name, (6, 2, 8)) for name in ("F16", "I16", "U16")),
+        *((name, (8, 4, 4)) for name in ("BF16", "I16", "U16")),
+    ],
+)
+def test_large_results_are_streamed_wherever_they_lie(
+    name: str, widths: tuple[int, ...], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if way == "compiled" and not features() >= AVX2:
         pytest.skip("needs vectors of 256 bits")
     if way == "python":
@@ -139,7 +148,7 @@ def test_large_results_are_streamed_wherever_they_lie(name: str, way: str, monke
     row, rng = dtypes.of(name), np.random.default_rng(1)
     for size in (0, 1, 15, 33, 63, 64, 65, 200):
         x = from_bytes(rng.integers(0, 256, size * row.dtype.itemsize, dtype=np.uint8).tobytes(), row, (size,))
-        encoded = planes.Planes().encode(x)
+        encoded = planes.Planes(widths).encode(x)
         room = np.empty(size + 32, row.dtype)
         for start in (0, 1, 3, 17, 32):
             room.view(np.uint8)[:] = 0xA5
@@ -149,6 +158,12 @@ def test_large_results_are_streamed_wherever_they_lie(name: str, way: str, monke
             assert out.tobytes() == x.tobytes()
             around = np.concatenate((room[:start], room[start + size :]))
             assert (around.view(np.uint8) == 0xA5).all()
+            for k, width in enumerate(widths):
+                if size and width < 8:
+                    wrong = [stream.copy() for stream in encoded.streams]
+                    wrong[k][rng.integers(size)] |= np.uint8(1 << rng.integers(width, 8))
+                    with pytest.raises(FrameError):
+                        planes.decode(encoded.wire, tuple(wrong), (), out)
 
 
 def test_planes_put_the_sign_last() -> None:
@@ -510,6 +525,8 @@ def test_kernels_compute_the_same_compiled_and_not(monkeypatch: pytest.MonkeyPat
                     monkeypatch.setitem(value, key, Recorder(kernel, seen))
     fast = {key: tuple(Recorder(kernel, seen) for kernel in pair) for key, pair in planes._FAST.items()}
     monkeypatch.setattr(planes, "_FAST", fast)
+    packers = {width: tuple(Recorder(kernel, seen) for kernel in pair) for width, pair in bitpack._FAST.items()}
+    monkeypatch.setattr(bitpack, "_FAST", packers)
 
     @settings(max_examples=60)
     @given(arrays())
@@ -519,12 +536,13 @@ def test_kernels_compute_the_same_compiled_and_not(monkeypatch: pytest.MonkeyPat
         round_trip(delta, delta.Delta("arithmetic"), x, x[::-1].copy() if x.ndim else x)
         words = x.reshape(-1).view(np.uint8)
         round_trip(scales, scales.Scales(), words.reshape(4, -1) if words.size % 4 == 0 else words)
-        for width in (3, 4):
+        for width in (2, 3, 4):
             round_trip(bitpack, bitpack.Bitpack(width), words & np.uint8((1 << width) - 1))
         if dtypes.of(x.dtype).kind in "fc":
             round_trip(narrow, narrow.Narrow(), x)
         if x.dtype.itemsize == 2:
-            round_trip(planes, planes.Planes((8, 4, 4)), x)
+            for widths in ((8, 4, 4), (6, 2, 8)):
+                round_trip(planes, planes.Planes(widths), x)
 
     everything()
     mixed = np.stack([wide_half()[1][::97], np.arange(676, dtype=np.uint32)]).view(np.float32)
@@ -541,5 +559,6 @@ def test_kernels_compute_the_same_compiled_and_not(monkeypatch: pytest.MonkeyPat
         (np.uint64, (8,) * 8),
     ):
         round_trip(planes, planes.Planes(widths), np.arange(200).astype(dtype))
-    round_trip(planes, planes.Planes((8, 4, 4)), np.arange(200, dtype=np.uint16))
+    for widths in ((8, 4, 4), (6, 2, 8)):
+        round_trip(planes, planes.Planes(widths), np.arange(200, dtype=np.uint16))
     assert wanted == seen

@@ -24,6 +24,8 @@ from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
 __all__ = ["CODEC", "Bitpack"]
 
+_FAST = {2: (kernels.squeeze2, kernels.spread2), 4: (kernels.squeeze4, kernels.spread4)}
+
 
 class BitpackWire(Wire, frozen=True):
     width: int
@@ -47,34 +49,23 @@ def decode(wire: BitpackWire, streams: tuple[Array, ...], given: tuple[Array, ..
 
 
 def _unpack(packed: Array, width: int, values: Array) -> None:
-    words = np.empty(values.size // 8, np.uint64)
     if width == 8:
         values[:] = packed
-        return
-    if width == 4:
-        kernels.spread4(_words(packed, 4), words)
+    elif width in _FAST:
+        _FAST[width][1](packed, values)
     else:
-        kernels.spread(packed, width, words)
-    values[:] = words.astype("<u8", copy=False).view(np.uint8)
+        kernels.spread(packed, width, values)
 
 
 def _pack(values: Array, width: int) -> Array:
-    words = _words(values, 8)
     if width == 8:
         return values
-    if width == 4:
-        nibbles = np.empty(words.size, np.uint32)
-        kernels.squeeze4(words, nibbles)
-        return nibbles.astype("<u4", copy=False).view(np.uint8)
-    packed = np.empty(words.size * width, np.uint8)
-    kernels.squeeze(words, width, packed)
+    packed = np.empty(values.size // 8 * width, np.uint8)
+    if width in _FAST:
+        _FAST[width][0](values, packed)
+    else:
+        kernels.squeeze(values, width, packed)
     return packed
-
-
-def _words(data: Array, size: int) -> Array:
-    """Return bytes as aligned native words, the first byte lowest: kernels take no others."""
-    words = data.view(f"<u{size}").astype(f"u{size}", copy=False)
-    return words if words.flags.aligned else words.copy()
 
 
 CODEC = Codec("bitpack", BitpackWire, Port("values", "u", bits=8), (Port("packed", "u", 1, 8),), decode)

@@ -36,11 +36,17 @@ _NAMES = ("exponent", "mantissa", "low", "low2", "low3", "low4", "low5", "low6")
 _FAST: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {
     (2, (8, 8)): (kernels.split16, kernels.merge16),
     (2, (8, 4, 4)): (kernels.split844, kernels.merge844),
+    (2, (6, 2, 8)): (kernels.split628, kernels.merge628),
     (4, (8,) * 4): (kernels.split32, kernels.merge32),
     (8, (8,) * 8): (kernels.split64, kernels.merge64),
 }
 
-_STREAMS = {kernels.merge16: simd.merge16, kernels.merge32: simd.merge32}
+_STREAMS = {
+    kernels.merge16: simd.merge16,
+    kernels.merge628: simd.merge628,
+    kernels.merge844: simd.merge844,
+    kernels.merge32: simd.merge32,
+}
 _LARGE = 1 << 20  # bytes, of which the next reader will not find many in a cache
 
 
@@ -67,17 +73,18 @@ def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...
     if not _fit(wire.widths, bits) or len(streams) != len(wire.widths):
         raise FrameError(f"{len(streams)} planes of {list(wire.widths)} bits do not make up {out.dtype}")
     planes = [stream.reshape(-1) for stream in streams]
-    for plane, width in zip(planes, wire.widths, strict=True):
+    for plane in planes:
         if plane.dtype != np.uint8 or plane.size != words.size:
             raise FrameError(f"plane of {plane.size} {plane.dtype} for {words.size} words")
-        if width < 8 and plane.size and plane.max() >> width:
-            raise FrameError(f"plane of {width} bits holds {plane.max()}")
     fast = _FAST.get((words.itemsize, wire.widths))
     if fast:
         begin, end = _streamed(fast[1], planes, how, words)
         for part in (slice(0, begin), slice(end, words.size)):
-            fast[1](*(plane[part] for plane in planes), how, words[part])
+            parts = [plane[part] for plane in planes]
+            _check(parts, wire.widths)
+            fast[1](*parts, how, words[part])
     else:
+        _check(planes, wire.widths)
         kernels.MERGE[words.itemsize](np.concatenate(planes), np.array(wire.widths, np.uint8), bits, how, words)
 
 
@@ -86,7 +93,16 @@ def _streamed(merge: Kernel, planes: list[Array], how: int, words: Array) -> tup
     if words.nbytes < _LARGE or merge not in _STREAMS or not features() >= AVX2:
         return 0, 0
     first = -words.ctypes.data % 64 // words.itemsize
-    return first, int(_STREAMS[merge](*planes, how, np.uint64(first), words))
+    end = int(_STREAMS[merge](*planes, how, np.uint64(first), words))
+    if end < 0:
+        raise FrameError("a plane holds more than its bits")
+    return first, end
+
+
+def _check(planes: list[Array], widths: tuple[int, ...]) -> None:
+    for plane, width in zip(planes, widths, strict=True):
+        if width < 8 and plane.size and plane.max() >> width:
+            raise FrameError(f"plane of {width} bits holds {plane.max()}")
 
 
 CODEC = Codec("planes", PlanesWire, Port("values"), tuple(Port(name, "u", bits=8) for name in _NAMES), decode)

@@ -16,10 +16,13 @@ from featherweight.kernel import kernel, primitive
 _BLOCK = 2048
 _BYTE = np.uint64(255)
 _NIBBLE = np.uint64(15)
+_6BITS = np.uint64(63)
+_2BITS = np.uint64(3)
 _0 = np.uint64(0)
 _1 = np.uint64(1)
 _4 = np.uint64(4)
 _8 = np.uint64(8)
+_10 = np.uint64(10)
 _15 = np.uint64(15)
 _16 = np.uint64(16)
 _24 = np.uint64(24)
@@ -58,6 +61,22 @@ def split844(words: Any, how: Any, a: Any, b: Any, c: Any) -> None:
 def merge844(a: Any, b: Any, c: Any, how: Any, words: Any) -> None:
     for i in range(words.size):
         word = (np.uint64(a[i]) << _8) | ((np.uint64(b[i]) & _NIBBLE) << _4) | (np.uint64(c[i]) & _NIBBLE)
+        words[i] = np.uint16(unfold(word, _15, how))
+
+
+@kernel("void(u2[r], i8, u1[w], u1[w], u1[w])")
+def split628(words: Any, how: Any, a: Any, b: Any, c: Any) -> None:
+    for i in range(words.size):
+        word = fold(np.uint64(words[i]), _15, how)
+        a[i] = np.uint8((word >> _10) & _6BITS)
+        b[i] = np.uint8((word >> _8) & _2BITS)
+        c[i] = np.uint8(word & _BYTE)
+
+
+@kernel("void(u1[r], u1[r], u1[r], i8, u2[w])")
+def merge628(a: Any, b: Any, c: Any, how: Any, words: Any) -> None:
+    for i in range(words.size):
+        word = (np.uint64(a[i]) << _10) | ((np.uint64(b[i]) & _2BITS) << _8) | np.uint64(c[i])
         words[i] = np.uint16(unfold(word, _15, how))
 
 

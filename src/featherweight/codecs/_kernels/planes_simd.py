@@ -15,9 +15,10 @@ from featherweight.codecs._kernels import _vector as v
 from featherweight.codecs._kernels.words import ROTATE, ZIGZAG
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["merge16", "merge32"]
+__all__ = ["merge16", "merge32", "merge628", "merge844"]
 
-_0, _1, _8, _15, _16, _24, _31, _32 = (uint64(value) for value in (0, 1, 8, 15, 16, 24, 31, 32))
+_0, _1, _2, _4, _8, _15, _16, _24 = (uint64(value) for value in (0, 1, 2, 4, 8, 15, 16, 24))
+_31, _32, _255 = (uint64(value) for value in (31, 32, 255))
 _BYTES = uint64(0x00FF00FF)
 _LOWEST = uint64(0x00010001)
 _BELOW = uint64(0x7FFF7FFF)
@@ -59,6 +60,38 @@ def merge16(a: Any, b: Any, how: Any, first: Any, words: Any) -> Any:
         at += _32
     v.settle(words)
     return int64(at)
+
+
+@primitive
+def _beyond(plane: Any, bits: Any) -> Any:
+    """Return what words of a plane have above its bits."""
+    return v.both(plane, v.splat((_255 >> bits << bits) * _LOWEST))
+
+
+@primitive
+def _merge3(a: Any, b: Any, c: Any, second: Any, third: Any, how: Any, first: Any, words: Any) -> Any:
+    """Merge three planes, the others having `second` and `third` bits."""
+    at, size = first, uint64(words.size)
+    tops, middles, lows = v.splat(_0), v.splat(_0), v.splat(_0)
+    while at + _32 <= size:
+        top, middle, low = _spread(a, at), _spread(b, at), _spread(c, at)
+        tops, middles, lows = v.either(tops, top), v.either(middles, middle), v.either(lows, low)
+        pairs = v.either(v.left(top, v.splat(second + third)), v.either(v.left(middle, v.splat(third)), low))
+        v.stream(words, at, _unfolded16(pairs, how))
+        at += _32
+    v.settle(words)
+    wrong = v.either(_beyond(tops, _16 - second - third), v.either(_beyond(middles, second), _beyond(lows, third)))
+    return int64(-1) if v.less(v.splat(_0), wrong) != _0 else int64(at)
+
+
+@kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")
+def merge628(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) -> Any:
+    return _merge3(a, b, c, _2, _8, how, first, words)
+
+
+@kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")
+def merge844(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) -> Any:
+    return _merge3(a, b, c, _4, _4, how, first, words)
 
 
 @kernel("i8(u1[r], u1[r], u1[r], u1[r], i8, u8, u4[w])")
