@@ -205,3 +205,15 @@ def test_the_repr_of_a_recipe_evaluates_to_an_equal_recipe() -> None:
     recipe = Split(chain(planes((8, 8)), exponent=huffman(), mantissa=chain(rans(), given=("exponent",))), 99)
     names = {cls.__name__: cls for cls in (planes, huffman, rans)}
     assert recipe == eval(repr(recipe), {"chain": chain, "Split": Split, **names})
+
+
+def test_auto_sets_bits_of_f16_apart_only_where_they_are_noise() -> None:
+    rng = np.random.default_rng(3)
+    noisy = rng.normal(0, 0.05, 1 << 16).astype(np.float16)
+    few = (rng.integers(-8, 8, 1 << 16) / 64 + 1 / 128).astype(np.float16)
+    cuts = ((noisy, "lossless", [6, 2, 8]), (noisy, "lossless-small", [5, 4, 7]), (few, "lossless", [8, 8]))
+    for x, recipe, widths in cuts:
+        frame = featherweight.encode(x, recipe)
+        assert [widths] in [node.wire for node in featherweight.inspect(frame).root.nodes]
+        assert featherweight.decode(frame).tobytes() == x.tobytes()
+    assert len(featherweight.encode(noisy)) < 1.005 * len(featherweight.encode(noisy, "planes(exponent=huffman)"))

@@ -8,6 +8,7 @@ the same array always gets the same recipe.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.codecs import stage_class
+from featherweight.codecs._kernels.survey import survey
 from featherweight.dtypes import Array
 from featherweight.stage import AnyRecipe, Recipe, Smallest, Stage, chain, check_params, param
 
@@ -22,11 +24,15 @@ __all__ = ["Auto"]
 
 # What coding and decoding a symbol costs, in nanoseconds on one core with 512-bit vectors: a constant and a part that
 # grows with its entropy in bits. "fast" pays this many bits for a nanosecond, "small" pays nothing.
-COST_NS = {"raw": (0.1, 0.0), "huffman": (0.45, 0.17), "rans": (1.3, 0.0)}
+COST_NS = {"raw": (0.1, 0.0), "huffman": (0.25, 0.13), "rans": (1.3, 0.0)}
 BITS_PER_NS = {"fast": 0.15, "small": 0.0}
+# What a byte of f16 costs less where the two lower of its three bits of the mantissa are not coded with the others.
+APART_NS = 0.7
 SAMPLE, RUN = 2048, 128
 TABLES = 1 << 16  # elements from which on the tables of classes are small beside what they spare
-_LOG2, _2LN2 = np.log2(np.maximum(np.arange(SAMPLE + 1), 1)), float(2 * np.log(2))
+_LOG, _2LN2 = 20, 2 * math.log(2)
+_SHARES = np.array([round(n * math.log2(max(n, 1)) * (1 << _LOG)) for n in range(SAMPLE + 1)], np.uint64)
+"""n · log2(n) in 2^-20."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +46,32 @@ class Auto:
 
     def choose(self, x: Array, /) -> AnyRecipe | None:
         """Return the recipe for this piece; None stores it as it is."""
+        if x.dtype == np.uint8 and x.size:
+            return self._bytes(x)
         if _constant(x):
-            constant: Stage = _stage("constant")
-            return constant
+            return _stage("constant")  # type: ignore[no-any-return]
         sample = _sample(x)
-        if x.dtype == np.uint8:
-            return self._bytes(x, sample)
         zeros = 1 - int(np.count_nonzero(sample.view(dtypes.of(x.dtype).word))) / sample.size
         if zeros > 0.5 and (runs := self._runs(x)) is not None:
             return runs
         row = dtypes.of(x.dtype)
         if row.kind == "f" and row.bits >= 32 and _stage("narrow").pays(x):
             return self._each(_stage("narrow"))
-        plain = self._each(_stage("planes"), row.word.itemsize)
+        plain = self._planes(sample, row.word.itemsize)
         if row.kind == "f" and row.bits >= 16 and x.size >= 256 and (self.effort == "small" or zeros > 0.05):
             conditional = self._conditional(x, zeros > 0.05)
             return conditional if x.size >= TABLES else Smallest((conditional, plain))
         return plain
+
+    def _planes(self, sample: Array, count: int) -> Recipe:
+        """Cut into bytes; of f16 set those bits of the mantissa apart that are noise, where that costs little."""
+        if sample.dtype == np.float16:
+            tops = (sample.view(np.uint16) >> 7).astype(np.uint8)
+            lost = max(2 - (_survey(tops)[2] - _survey(tops >> 2)[2]), 0)
+            if lost < APART_NS * BITS_PER_NS[self.effort]:
+                then = ("exponent", self), ("mantissa", _stage("bitpack", width=2)), ("low", self)
+                return Recipe(_stage("planes", widths=(6, 2, 8)), then)
+        return self._each(_stage("planes"), count)
 
     def _each(self, stage: Stage, count: int | None = None) -> Recipe:
         """Ask again for every stream of a stage."""
@@ -81,13 +96,11 @@ class Auto:
         then = ((name, conditional if name in under else self) for name in names[1:])
         return Recipe(_stage("planes", widths=widths), (("exponent", exponent), *then))
 
-    def _bytes(self, x: Array, sample: Array) -> AnyRecipe | None:
-        counts = np.bincount(sample)
-        width = (counts.size - 1).bit_length()
-        counts = counts[counts.nonzero()]
-        n, symbols = sample.size, counts.size
-        # Miller and Madow's correction: a sample shows less entropy than there is.
-        entropy = float(_LOG2[n] - counts.dot(_LOG2[counts]) / n) + (symbols - 1) / (_2LN2 * n)
+    def _bytes(self, x: Array) -> AnyRecipe | None:
+        symbols, most, entropy = _survey(x)
+        if symbols == 1 and _constant(x):
+            return _stage("constant")  # type: ignore[no-any-return]
+        width = most.bit_length()
         huffman = max(1.0, entropy + 0.03) if symbols < 256 or entropy < 7.9 else 8.0
         price = BITS_PER_NS[self.effort]
         costs = {
@@ -124,10 +137,25 @@ def _constant(x: Array) -> bool:
 def _sample(x: Array) -> Array:
     """Return some of the elements: runs of neighbours, which share cache lines, from all over the array."""
     flat = x.reshape(-1)
-    step = flat.size // (SAMPLE // RUN)
-    if step <= RUN:
-        return flat[:SAMPLE]
-    return flat[: step * (SAMPLE // RUN)].reshape(-1, step)[:, :RUN].reshape(-1)
+    run, step = _places(flat.size)
+    return flat[: flat.size // step * step].reshape(-1, step)[:, :run].reshape(-1)
+
+
+def _places(size: int) -> tuple[int, int]:
+    """Return the length of a run and from where each begins to where the next one does."""
+    step = size // (SAMPLE // RUN)
+    return (RUN, step) if step > RUN else (min(size, SAMPLE), size)
+
+
+def _survey(x: Array) -> tuple[int, int, float]:
+    """Return of a sample of bytes how many different ones there are, the largest, and the entropy of all in bits."""
+    flat = x.reshape(-1)
+    run, step = _places(flat.size)
+    counts, found = np.empty(256, np.uint32), np.empty(4, np.uint64)
+    survey(flat, np.uint64(run), np.uint64(step), _SHARES, counts, found)
+    n, symbols, most, shares = found.tolist()
+    # Miller and Madow's correction: a sample shows less entropy than there is.
+    return symbols, most, math.log2(n) - shares / (n << _LOG) + (symbols - 1) / (_2LN2 * n)
 
 
 def _widths(x: Array) -> tuple[int, ...]:
