@@ -106,7 +106,7 @@ def test_round_trip_of_anything(data: bytes, block: int) -> None:
 
 def lengths_of(payload: Array) -> tuple[list[int], int]:
     """Read the code lengths of the first block; return them and where the sizes begin."""
-    lengths = np.zeros(512, np.uint8)
+    lengths = np.zeros(525, np.uint8)
     with np.errstate(over="ignore"):
         at = int(kernels._read_lengths(payload, 1, lengths))
     return lengths[:256].tolist(), at
@@ -183,7 +183,7 @@ def test_blocks_share_a_table_where_that_is_cheaper() -> None:
 
 
 def scratch_for_decoding() -> tuple[Array, ...]:
-    return np.empty(8192, np.uint64), np.empty(512, np.uint8), np.empty(16, np.int64)
+    return np.empty(8192, np.uint64), np.empty(525, np.uint8), np.empty(16, np.int64)
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def careful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     for module, name, width in (
         (kernels, "load64be", 8), (kernels, "store64le", 8),
-        (huffman_encode, "load16le", 2), (huffman_encode, "store64be", 8),
+        (huffman_encode, "load16le", 2), (huffman_encode, "load64le", 8), (huffman_encode, "store64be", 8),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, guard(getattr(module, name), width))
     with np.errstate(over="ignore"):
@@ -209,8 +209,8 @@ def careful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def encode_uncompiled(x: Array, block: int) -> Array:
     payload = np.full(x.size + (x.size >> block) + 513, 0xAA, np.uint8)
     scratch = (
-        np.full(4 << 16, 7, np.uint16), np.full(65792, 7, np.uint32), np.full(512, 7, np.uint8),
-        np.full(512, 7, np.uint8), np.full(6144, 7, np.uint8), np.full(2304, 7, np.uint64), np.full(16, 7, np.int64),
+        np.full(huffman_encode.COUNTERS, 7, np.uint32), np.full(65792, 7, np.uint32), np.full(525, 7, np.uint8),
+        np.full(525, 7, np.uint8), np.full(6144, 7, np.uint8), np.full(2304, 7, np.uint64), np.full(16, 7, np.int64),
     )  # fmt: skip
     return payload[: huffman_encode.encode.python(x, block, payload, *scratch)]
 

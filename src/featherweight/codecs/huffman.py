@@ -77,11 +77,11 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.streams = np.empty(16, np.int64)
-        self.lengths = np.empty(512, np.uint8)
+        self.lengths = np.empty(525, np.uint8)
         self.window = np.empty(8192, np.uint64)
         self.pairs = np.empty(huffman_encode.COUNTERS, np.uint32)
         self.codes = np.empty((1 << 16) + 256, np.uint32)
-        self.known = np.empty(512, np.uint8)
+        self.known = np.empty(525, np.uint8)
         self.leaves = np.empty(6144, np.uint8)
         self.work = np.empty(2304, np.uint64)
 

@@ -30,7 +30,7 @@ BIT, AT, END, STOP = 0, 4, 8, 12  # columns of `streams`: next bit, next symbol,
 def decode(payload: Array, block: Any, out: Array, window: Array, lengths: Array, streams: Array) -> Any:
     """Fill `out` from blocks of 2^`block` symbols; return the bytes read, -1 where they are no such blocks.
 
-    Scratch: `window` 8192, `lengths` 512, `streams` 16.
+    Scratch: `window` 8192, `lengths` 525, `streams` 16.
     """
     at, start, known = 0, 0, False
     while start < len(out):
@@ -132,14 +132,28 @@ def _read_lengths(payload: Array, at: Any, lengths: Array) -> Any:
 
 @primitive
 def canonical(lengths: Array) -> Any:
-    """Put the used symbols in canonical order behind the 256 lengths; return their number, 0 unless codes fill 2^12."""
+    """Put the used symbols in canonical order behind the 256 lengths; return their number, 0 unless codes fill 2^12.
+
+    Behind them lies where the next symbol of each length goes.
+    """
+    for length in range(LIMIT + 1):
+        lengths[512 + length] = 0
     used, total = 0, 0
+    for symbol in range(256):
+        length = int(lengths[symbol])
+        if length:
+            lengths[512 + length] += np.uint8(1)
+            used += 1
+            total += 1 << (LIMIT - length)
+    place = np.uint8(0)
     for length in range(1, LIMIT + 1):
-        for symbol in range(256):
-            if lengths[symbol] == length:
-                lengths[256 + used] = symbol
-                used += 1
-                total += 1 << (LIMIT - length)
+        behind = np.uint8(place + lengths[512 + length])
+        lengths[512 + length], place = place, behind
+    for symbol in range(256):
+        length = int(lengths[symbol])
+        if length:
+            lengths[256 + int(lengths[512 + length])] = symbol
+            lengths[512 + length] += np.uint8(1)
     return used if total == 1 << LIMIT and used > 1 else 0
 
 

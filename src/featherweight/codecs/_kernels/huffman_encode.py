@@ -52,7 +52,7 @@ def encode(
     """Write `source` in blocks of 2^`block` symbols, 2^19 at most; return the bytes written.
 
     `payload` has room for `source`, a byte a block and 512 more. Scratch: `pairs` `COUNTERS`, `codes` 65792, `fresh`
-    and `known` 512, `leaves` 6144, `work` 2304, `streams` 16.
+    and `known` 525, `leaves` 6144, `work` 2304, `streams` 16.
     """
     for symbol in range(256):
         known[symbol] = 0
