@@ -83,8 +83,9 @@ def decode(wire: RansWire, streams: tuple[Array, ...], given: tuple[Array, ...],
     bits, firsts = np.uint64(wire.bits), np.empty(wire.tables, np.uint8)
     entries = np.empty(wire.tables << wire.bits, np.uint32)
     cursor, levels = np.zeros(2, np.uint64), np.empty(256, np.uint64)
-    header = np.zeros(min(payload.size, _HEADER * wire.tables) + 8, np.uint8)
-    header[:-8] = payload[: header.size - 8]
+    header = payload[: _HEADER * wire.tables + 8]
+    if header.size == payload.size:
+        header = np.concatenate((payload, np.zeros(8, np.uint8)))
     used = rans_tables.read_tables(header, bits, firsts, entries, cursor, levels)
     if used < 0:
         raise FrameError("the payload holds no valid tables")
@@ -104,7 +105,7 @@ def decode(wire: RansWire, streams: tuple[Array, ...], given: tuple[Array, ...],
     if wire.tables > 1:
         if not given:
             raise FrameError(f"{wire.tables} tables and no classes given")
-        rows = (_rows(Classes.of(given, out.shape, FrameError).each(), firsts),)
+        rows = (_rows(Classes.of(given, out.shape, FrameError), firsts),)
     if _fast(states):
         tables = np.zeros(rans_permute.SIZE, np.uint8)
         few = not rows and wire.bits == rans_permute.BITS and states.size >= rans_permute.LANES
@@ -161,8 +162,8 @@ class Rans:
             return Encoded(RansWire(8, 0, 1), (np.empty(0, np.uint8),))
         logs, levels, sizes, cursor = _logs(), *np.empty((2, 256), np.uint64), np.zeros(2, np.uint64)
         if given and self.tables > 1:
-            classes, counts = Classes.of(given, x.shape, ArgumentError).each(), np.zeros(1 << 16, np.uint32)
-            rans_tables.count_classes(flat, classes, counts)
+            classes, counts = Classes.of(given, x.shape, ArgumentError), np.zeros(1 << 16, np.uint32)
+            rans_tables.count_classes(flat, classes.each(), counts)
             starts, costs, joint = np.zeros((3, 256), np.uint64)
             tables = rans_tables.merge(counts, np.uint64(self.tables), logs, starts, costs, joint)
             firsts = starts[:tables].astype(np.uint8)
@@ -201,8 +202,19 @@ class Rans:
         return 0.0
 
 
-def _rows(classes: Array, firsts: Array) -> Array:
+def _rows(classes: Classes, firsts: Array) -> Array:
     """Return the table of each symbol."""
+    levels, places = classes
+    if levels.size == 1:
+        return _chosen(classes.each(), firsts)
+    # There are few levels, and rows of one level have their tables in common.
+    occurs = np.bincount(levels, minlength=256) > 0
+    each = np.flatnonzero(occurs).astype(np.uint8)[:, None] + places
+    rows = _chosen(each.reshape(-1), firsts).reshape(each.shape)
+    return np.take(rows, (np.cumsum(occurs) - 1)[levels], axis=0).reshape(-1)
+
+
+def _chosen(classes: Array, firsts: Array) -> Array:
     rows = np.empty_like(classes)
     portable.choose_tables(classes, firsts, rows)
     return rows

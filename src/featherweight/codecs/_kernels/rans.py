@@ -14,7 +14,7 @@ from numpy import int64, uint8, uint32, uint64
 from featherweight.codecs._kernels._primitives import load16le
 from featherweight.kernel import kernel, primitive
 
-_0, _1, _2, _4, _8 = (uint64(value) for value in (0, 1, 2, 4, 8))
+_0, _1, _2, _3, _4, _8 = (uint64(value) for value in (0, 1, 2, 3, 4, 8))
 _13, _16, _20, _26, _31, _32 = (uint64(value) for value in (13, 16, 20, 26, 31, 32))
 _START = uint64(4095)  # mask of the first slot in a decoding entry
 _BYTE = uint64(255)
@@ -25,15 +25,22 @@ _FIELD = uint64(8191)  # mask of the frequency and of the bias in an encoding fi
 @kernel("void(u1[r], u1[r], u1[w])")
 def choose_tables(classes: Any, firsts: Any, rows: Any) -> Any:
     """Fill `rows` with the table of each class: how many of `firsts` beyond the first are not above it."""
-    n, block = uint64(classes.size), uint64(4096)
+    n, block, tables = uint64(classes.size), uint64(4096), uint64(firsts.size)
     for begin in range(_0, n, block):
-        end = min(begin + block, n)
+        end, table = min(begin + block, n), _1
         for i in range(begin, end):
             rows[i] = uint8(0)
-        for table in range(_1, uint64(firsts.size)):
+        while table + _4 <= tables:
+            a, b, c, d = firsts[table], firsts[table + _1], firsts[table + _2], firsts[table + _3]
+            for i in range(begin, end):
+                which = classes[i]
+                rows[i] += uint8(which >= a) + uint8(which >= b) + uint8(which >= c) + uint8(which >= d)
+            table += _4
+        while table < tables:
             first = firsts[table]
             for i in range(begin, end):
                 rows[i] += uint8(classes[i] >= first)
+            table += _1
 
 
 @primitive
