@@ -79,12 +79,13 @@ def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...
     fast = _FAST.get((words.itemsize, wire.widths))
     if fast:
         begin, end = _streamed(fast[1], planes, how, words)
-        for part in (slice(0, begin), slice(end, words.size)):
-            parts = [plane[part] for plane in planes]
-            _check(parts, wire.widths)
-            fast[1](*parts, how, words[part])
+        for first, behind in ((0, begin), (end, words.size)):
+            if first < behind and fast[1](*[plane[first:behind] for plane in planes], how, words[first:behind]):
+                raise _beyond()
     else:
-        _check(planes, wire.widths)
+        for plane, width in zip(planes, wire.widths, strict=True):
+            if width < 8 and plane.size and plane.max() >> width:
+                raise _beyond()
         kernels.MERGE[words.itemsize](np.concatenate(planes), np.array(wire.widths, np.uint8), bits, how, words)
 
 
@@ -95,14 +96,12 @@ def _streamed(merge: Kernel, planes: list[Array], how: int, words: Array) -> tup
     first = -words.ctypes.data % 64 // words.itemsize
     end = int(_STREAMS[merge](*planes, how, np.uint64(first), words))
     if end < 0:
-        raise FrameError("a plane holds more than its bits")
+        raise _beyond()
     return first, end
 
 
-def _check(planes: list[Array], widths: tuple[int, ...]) -> None:
-    for plane, width in zip(planes, widths, strict=True):
-        if width < 8 and plane.size and plane.max() >> width:
-            raise FrameError(f"plane of {width} bits holds {plane.max()}")
+def _beyond() -> FrameError:
+    return FrameError("a plane holds more than its bits")
 
 
 CODEC = Codec("planes", PlanesWire, Port("values"), tuple(Port(name, "u", bits=8) for name in _NAMES), decode)

@@ -1,6 +1,7 @@
 """The loops of the plane split, one for each common layout so that LLVM can make short vectors of them.
 
-`how` a word is folded says words.py. Words of 32 and 64 bits are cut two planes at a time in
+`how` a word is folded says words.py. Where planes have fewer bits than a byte, merging returns what they hold beyond
+them, 0 if nothing. Words of 32 and 64 bits are cut two planes at a time in
 blocks that stay in the first cache: a loop with more outputs is not vectorised.
 """
 
@@ -57,11 +58,14 @@ def split844(words: Any, how: Any, a: Any, b: Any, c: Any) -> None:
         c[i] = np.uint8(word & _NIBBLE)
 
 
-@kernel("void(u1[r], u1[r], u1[r], i8, u2[w])")
-def merge844(a: Any, b: Any, c: Any, how: Any, words: Any) -> None:
+@kernel("u1(u1[r], u1[r], u1[r], i8, u2[w])")
+def merge844(a: Any, b: Any, c: Any, how: Any, words: Any) -> Any:
+    beyond = np.uint8(0)
     for i in range(words.size):
         word = (np.uint64(a[i]) << _8) | ((np.uint64(b[i]) & _NIBBLE) << _4) | (np.uint64(c[i]) & _NIBBLE)
         words[i] = np.uint16(unfold(word, _15, how))
+        beyond |= (b[i] | c[i]) >> np.uint8(4)
+    return beyond
 
 
 @kernel("void(u2[r], i8, u1[w], u1[w], u1[w])")
@@ -73,11 +77,14 @@ def split628(words: Any, how: Any, a: Any, b: Any, c: Any) -> None:
         c[i] = np.uint8(word & _BYTE)
 
 
-@kernel("void(u1[r], u1[r], u1[r], i8, u2[w])")
-def merge628(a: Any, b: Any, c: Any, how: Any, words: Any) -> None:
+@kernel("u1(u1[r], u1[r], u1[r], i8, u2[w])")
+def merge628(a: Any, b: Any, c: Any, how: Any, words: Any) -> Any:
+    beyond = np.uint8(0)
     for i in range(words.size):
         word = (np.uint64(a[i]) << _10) | ((np.uint64(b[i]) & _2BITS) << _8) | np.uint64(c[i])
         words[i] = np.uint16(unfold(word, _15, how))
+        beyond |= (a[i] >> np.uint8(6)) | (b[i] >> np.uint8(2))
+    return beyond
 
 
 @primitive
