@@ -37,15 +37,20 @@ _FAST: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {
     (2, (8, 8)): (kernels.split16, kernels.merge16),
     (2, (8, 4, 4)): (kernels.split844, kernels.merge844),
     (2, (6, 2, 8)): (kernels.split628, kernels.merge628),
+    (2, (5, 4, 7)): (kernels.split547, kernels.merge547),
     (4, (8,) * 4): (kernels.split32, kernels.merge32),
+    (4, (8, 4, 4, 8, 8)): (kernels.split84488, kernels.merge84488),
     (8, (8,) * 8): (kernels.split64, kernels.merge64),
 }
 
+_CUTS = {kernels.split32: simd.split32, kernels.split84488: simd.split84488}
 _STREAMS = {
     kernels.merge16: simd.merge16,
+    kernels.merge547: simd.merge547,
     kernels.merge628: simd.merge628,
     kernels.merge844: simd.merge844,
     kernels.merge32: simd.merge32,
+    kernels.merge84488: simd.merge84488,
 }
 _LARGE = 1 << 20  # bytes, of which the next reader will not find many in a cache
 
@@ -131,7 +136,9 @@ class Planes:
         if fast:
             # Each in memory of its own: a plane that is stored as it is would else keep those that were coded.
             planes = [np.empty(words.size, np.uint8) for _ in widths]
-            fast[0](words, how, *planes)
+            quick = _CUTS.get(fast[0]) if features() >= AVX2 else None
+            done = int(quick(words, how, *planes)) if quick else 0
+            fast[0](words[done:], how, *(plane[done:] for plane in planes))
         else:
             together = np.empty((len(widths), words.size), np.uint8)
             kernels.SPLIT[words.itemsize](words, np.array(widths, np.uint8), bits, how, together.reshape(-1))

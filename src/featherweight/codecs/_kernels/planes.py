@@ -12,27 +12,13 @@ from typing import Any
 import numpy as np
 
 from featherweight.codecs._kernels.words import fold, unfold
-from featherweight.kernel import kernel, primitive
+from featherweight.kernel import Kernel, kernel, primitive
 
 _BLOCK = 2048
 _BYTE = np.uint64(255)
-_NIBBLE = np.uint64(15)
-_6BITS = np.uint64(63)
-_2BITS = np.uint64(3)
-_0 = np.uint64(0)
-_1 = np.uint64(1)
-_4 = np.uint64(4)
-_8 = np.uint64(8)
-_10 = np.uint64(10)
-_15 = np.uint64(15)
-_16 = np.uint64(16)
-_24 = np.uint64(24)
-_31 = np.uint64(31)
-_32 = np.uint64(32)
-_40 = np.uint64(40)
-_48 = np.uint64(48)
-_56 = np.uint64(56)
-_63 = np.uint64(63)
+_HALF, _NIBBLE = np.uint8(4), np.uint8(15)
+_0, _1, _2, _4, _7, _8, _15, _16 = (np.uint64(value) for value in (0, 1, 2, 4, 7, 8, 15, 16))
+_20, _24, _31, _32, _40, _48, _56, _63 = (np.uint64(value) for value in (20, 24, 31, 32, 40, 48, 56, 63))
 
 
 @kernel("void(u2[r], i8, u1[w], u1[w])")
@@ -49,42 +35,36 @@ def merge16(a: Any, b: Any, how: Any, words: Any) -> None:
         words[i] = np.uint16(unfold((np.uint64(a[i]) << _8) | np.uint64(b[i]), _15, how))
 
 
-@kernel("void(u2[r], i8, u1[w], u1[w], u1[w])")
-def split844(words: Any, how: Any, a: Any, b: Any, c: Any) -> None:
-    for i in range(words.size):
-        word = fold(np.uint64(words[i]), _15, how)
-        a[i] = np.uint8((word >> _8) & _BYTE)
-        b[i] = np.uint8((word >> _4) & _NIBBLE)
-        c[i] = np.uint8(word & _NIBBLE)
+def _three(second: int, third: int) -> tuple[Kernel, Kernel]:
+    """Make the loops for words of 16 bits in three planes, the others having `second` and `third` bits."""
+    first = _16 - np.uint64(second + third)
+    up, down = np.uint64(second + third), np.uint64(third)
+    top, middle, low = (np.uint64((1 << bits) - 1) for bits in (16 - second - third, second, third))
+    over = np.uint64(second)
+
+    @kernel("void(u2[r], i8, u1[w], u1[w], u1[w])")
+    def split(words: Any, how: Any, a: Any, b: Any, c: Any) -> None:
+        for i in range(words.size):
+            word = fold(np.uint64(words[i]), _15, how)
+            a[i] = np.uint8((word >> up) & top)
+            b[i] = np.uint8((word >> down) & middle)
+            c[i] = np.uint8(word & low)
+
+    @kernel("u1(u1[r], u1[r], u1[r], i8, u2[w])")
+    def merge(a: Any, b: Any, c: Any, how: Any, words: Any) -> Any:
+        beyond = _0
+        for i in range(words.size):
+            one, two, three = np.uint64(a[i]), np.uint64(b[i]), np.uint64(c[i])
+            words[i] = np.uint16(unfold((one << up) | (two << down) | three, _15, how))
+            beyond |= (one >> first) | (two >> over) | (three >> down)
+        return np.uint8(beyond)
+
+    return split, merge
 
 
-@kernel("u1(u1[r], u1[r], u1[r], i8, u2[w])")
-def merge844(a: Any, b: Any, c: Any, how: Any, words: Any) -> Any:
-    beyond = np.uint8(0)
-    for i in range(words.size):
-        word = (np.uint64(a[i]) << _8) | ((np.uint64(b[i]) & _NIBBLE) << _4) | (np.uint64(c[i]) & _NIBBLE)
-        words[i] = np.uint16(unfold(word, _15, how))
-        beyond |= (b[i] | c[i]) >> np.uint8(4)
-    return beyond
-
-
-@kernel("void(u2[r], i8, u1[w], u1[w], u1[w])")
-def split628(words: Any, how: Any, a: Any, b: Any, c: Any) -> None:
-    for i in range(words.size):
-        word = fold(np.uint64(words[i]), _15, how)
-        a[i] = np.uint8((word >> _10) & _6BITS)
-        b[i] = np.uint8((word >> _8) & _2BITS)
-        c[i] = np.uint8(word & _BYTE)
-
-
-@kernel("u1(u1[r], u1[r], u1[r], i8, u2[w])")
-def merge628(a: Any, b: Any, c: Any, how: Any, words: Any) -> Any:
-    beyond = np.uint8(0)
-    for i in range(words.size):
-        word = (np.uint64(a[i]) << _10) | ((np.uint64(b[i]) & _2BITS) << _8) | np.uint64(c[i])
-        words[i] = np.uint16(unfold(word, _15, how))
-        beyond |= (a[i] >> np.uint8(6)) | (b[i] >> np.uint8(2))
-    return beyond
+split844, merge844 = _three(4, 4)
+split628, merge628 = _three(2, 8)
+split547, merge547 = _three(4, 7)
 
 
 @primitive
@@ -109,6 +89,30 @@ def merge32(a: Any, b: Any, c: Any, d: Any, how: Any, words: Any) -> None:
     for i in range(words.size):
         high = (np.uint64(a[i]) << _24) | (np.uint64(b[i]) << _16)
         words[i] = np.uint32(unfold(high | (np.uint64(c[i]) << _8) | np.uint64(d[i]), _31, how))
+
+
+@kernel("void(u4[r], i8, u1[w], u1[w], u1[w], u1[w], u1[w])")
+def split84488(words: Any, how: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> None:
+    for start in range(0, words.size, _BLOCK):
+        stop = min(start + _BLOCK, words.size)
+        block, upper, lower = words[start:stop], b[start:stop], c[start:stop]
+        _cut32(block, _16, how, a[start:stop], upper)
+        _cut32(block, _0, how, d[start:stop], e[start:stop])
+        for i in range(stop - start):
+            both = upper[i]
+            upper[i] = both >> _HALF
+            lower[i] = both & _NIBBLE
+
+
+@kernel("u1(u1[r], u1[r], u1[r], u1[r], u1[r], i8, u4[w])")
+def merge84488(a: Any, b: Any, c: Any, d: Any, e: Any, how: Any, words: Any) -> Any:
+    beyond = _0
+    for i in range(words.size):
+        upper, lower = np.uint64(b[i]), np.uint64(c[i])
+        word = (np.uint64(a[i]) << _24) | (upper << _20) | (lower << _16) | (np.uint64(d[i]) << _8) | np.uint64(e[i])
+        words[i] = np.uint32(unfold(word, _31, how))
+        beyond |= (upper | lower) >> _4
+    return np.uint8(beyond)
 
 
 @primitive

@@ -15,9 +15,18 @@ from featherweight.codecs._kernels import _vector as v
 from featherweight.codecs._kernels.words import ROTATE, ZIGZAG
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["merge16", "merge32", "merge628", "merge844"]
+__all__ = [
+    "merge16",
+    "merge32",
+    "merge547",
+    "merge628",
+    "merge844",
+    "merge84488",
+    "split32",
+    "split84488",
+]
 
-_0, _1, _2, _4, _8, _15, _16, _24 = (uint64(value) for value in (0, 1, 2, 4, 8, 15, 16, 24))
+_0, _1, _2, _4, _7, _8, _15, _16, _20, _24 = (uint64(value) for value in (0, 1, 2, 4, 7, 8, 15, 16, 20, 24))
 _31, _32, _255 = (uint64(value) for value in (31, 32, 255))
 _BYTES = uint64(0x00FF00FF)
 _LOWEST = uint64(0x00010001)
@@ -49,6 +58,42 @@ def _unfolded32(words: Any, how: Any) -> Any:
     if how == ZIGZAG:
         return v.differ(upper, v.minus(v.splat(_0), v.both(words, v.splat(_1))))
     return words
+
+
+@primitive
+def _folded32(words: Any, how: Any) -> Any:
+    if how == ROTATE:
+        return v.either(v.left(words, v.splat(_1)), v.right(words, v.splat(_31)))
+    if how == ZIGZAG:
+        return v.differ(v.left(words, v.splat(_1)), v.minus(v.splat(_0), v.right(words, v.splat(_31))))
+    return words
+
+
+@kernel("i8(u4[r], i8, u1[w], u1[w], u1[w], u1[w])")
+def split32(words: Any, how: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    at, size = _0, uint64(words.size)
+    while at + _16 <= size:
+        word = _folded32(v.load(words, at), how)
+        v.store8(a, at, v.right(word, v.splat(_24)))
+        v.store8(b, at, v.right(word, v.splat(_16)))
+        v.store8(c, at, v.right(word, v.splat(_8)))
+        v.store8(d, at, word)
+        at += _16
+    return int64(at)
+
+
+@kernel("i8(u4[r], i8, u1[w], u1[w], u1[w], u1[w], u1[w])")
+def split84488(words: Any, how: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
+    at, size = _0, uint64(words.size)
+    while at + _16 <= size:
+        word = _folded32(v.load(words, at), how)
+        v.store8(a, at, v.right(word, v.splat(_24)))
+        v.store8(b, at, v.both(v.right(word, v.splat(_20)), v.splat(_15)))
+        v.store8(c, at, v.both(v.right(word, v.splat(_16)), v.splat(_15)))
+        v.store8(d, at, v.right(word, v.splat(_8)))
+        v.store8(e, at, word)
+        at += _16
+    return int64(at)
 
 
 @kernel("i8(u1[r], u1[r], i8, u8, u2[w])")
@@ -94,6 +139,11 @@ def merge844(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) -> Any:
     return _merge3(a, b, c, _4, _4, how, first, words)
 
 
+@kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")
+def merge547(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) -> Any:
+    return _merge3(a, b, c, _4, _7, how, first, words)
+
+
 @kernel("i8(u1[r], u1[r], u1[r], u1[r], i8, u8, u4[w])")
 def merge32(a: Any, b: Any, c: Any, d: Any, how: Any, first: Any, words: Any) -> Any:
     at, size = first, uint64(words.size)
@@ -104,3 +154,18 @@ def merge32(a: Any, b: Any, c: Any, d: Any, how: Any, first: Any, words: Any) ->
         at += _16
     v.settle(words)
     return int64(at)
+
+
+@kernel("i8(u1[r], u1[r], u1[r], u1[r], u1[r], i8, u8, u4[w])")
+def merge84488(a: Any, b: Any, c: Any, d: Any, e: Any, how: Any, first: Any, words: Any) -> Any:
+    at, size, both = first, uint64(words.size), v.splat(_0)
+    while at + _16 <= size:
+        upper, lower = v.load8(b, at), v.load8(c, at)
+        both = v.either(both, v.either(upper, lower))
+        middle = v.either(v.left(upper, v.splat(_20)), v.left(lower, v.splat(_16)))
+        high = v.either(v.left(v.load8(a, at), v.splat(_24)), middle)
+        low = v.either(v.left(v.load8(d, at), v.splat(_8)), v.load8(e, at))
+        v.stream(words, at, _unfolded32(v.either(high, low), how))
+        at += _16
+    v.settle(words)
+    return int64(-1) if v.less(v.splat(_15), both) != _0 else int64(at)
