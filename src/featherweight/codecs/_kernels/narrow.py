@@ -101,17 +101,20 @@ def _copy(source: Any, target: Any) -> None:
 def judge32(words: Any, columns: Any, marks: Any) -> None:
     """Mark each row: 1 where bfloat16 holds it, plus 2 where float16 does."""
     for row in range(marks.size):
+        first, behind = row * columns, (row + 1) * columns
         brain = half = _0
-        for start in range(row * columns, (row + 1) * columns, _BLOCK):
-            block = words[start : min(start + _BLOCK, (row + 1) * columns)]
+        if columns:  # nearly always the first number tells
+            brain, half = np.uint64(words[first]) & _LOW16, half_lost(np.uint64(words[first]))
+        for start in range(first, behind, _BLOCK):
+            if (brain != _0) & (half != _0):
+                break
+            block = words[start : min(start + _BLOCK, behind)]
             if brain == _0:
                 for i in range(block.size):
                     brain |= np.uint64(block[i]) & _LOW16
             if half == _0:
                 for i in range(block.size):
                     half |= half_lost(np.uint64(block[i]))
-            if (brain != _0) & (half != _0):
-                break
         marks[row] = np.uint8((brain == _0) + 2 * (half == _0))
 
 
@@ -119,13 +122,14 @@ def judge32(words: Any, columns: Any, marks: Any) -> None:
 def judge64(words: Any, columns: Any, marks: Any) -> None:
     """Mark with 1 each row that float32 holds."""
     for row in range(marks.size):
-        single = _0
-        for start in range(row * columns, (row + 1) * columns, _BLOCK):
-            block = words[start : min(start + _BLOCK, (row + 1) * columns)]
-            for i in range(block.size):
-                single |= single_lost(block[i])
+        first, behind = row * columns, (row + 1) * columns
+        single = single_lost(words[first]) if columns else _0
+        for start in range(first, behind, _BLOCK):
             if single != _0:
                 break
+            block = words[start : min(start + _BLOCK, behind)]
+            for i in range(block.size):
+                single |= single_lost(block[i])
         marks[row] = np.uint8(single == _0)
 
 
