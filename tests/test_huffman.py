@@ -189,6 +189,8 @@ def scratch_for_decoding() -> tuple[Array, ...]:
 @pytest.fixture
 def careful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let uncompiled kernels fail where compiled ones would touch what is not theirs."""
+    some = ARRAYS["one"]  # what is compiled later would be compiled with the guards
+    kernels.decode(payload_of(some, 13), 13, np.empty(some.size, np.uint8), *scratch_for_decoding())
 
     def guard(function: object, width: int) -> object:
         def checked(array: Array, at: int, *word: object) -> object:
