@@ -6,7 +6,8 @@ character, as MANIFEST.md has them to the last digit.
 ``split="train"`` is for choosing. Networks know their training images by heart: what is right of them moves in steps of
 few images, and less than on others. What moves smoothly, and about as accuracy on other images does, is the mean
 probability that is given to the right class, once the logits are scaled so that the largest leads the second by as
-much as before: coarse weights shrink logits, which makes no difference to what is right (`Measured.sure`).
+much as before: coarse weights shrink logits, which makes no difference to what is right (`Measured.sure`). Errors of
+weights change it on few images, those that the network was least sure of; `telling` takes more of these.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks._common import AbsentError, all_cores
 Array = _data.Array
 Tensors = Mapping[str, Array]
 BATCH = 100
+TRAINING = 20_000  # images of a training set that are looked at
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,14 @@ class Measured(NamedTuple):
     sure: float
 
 
+class Sample(NamedTuple):
+    """Inputs with their labels, torch tensors, and how many inputs each stands for."""
+
+    inputs: Any
+    labels: Any
+    counts: Any
+
+
 def weights(file: str) -> str:
     """Return where a file of weights lies; raises AbsentError."""
     path = _data.folder() / "weights" / file
@@ -75,31 +85,66 @@ def score(name: str, tensors: Tensors, split: str = "test", limit: int | None = 
 
     `split` is "test" or "train", of which the first `limit` inputs are taken.
     """
-    found = measure(name, tensors, split, limit)
+    found = measure(name, tensors, first(name, split, limit))
     return -found.loss if NETWORKS[name].data == "text" else found.accuracy
 
 
-def measure(
-    name: str, tensors: Tensors, split: str = "test", limit: int | None = None, lead: float | None = None
-) -> Measured:
+def measure(name: str, tensors: Tensors, sample: Sample, lead: float | None = None) -> Measured:
     """Return what `score` is made of; the logits are scaled so that they lead by `lead`, where it is given."""
     torch = _torch()
-    network = NETWORKS[name]
-    inputs, labels = _split(network.data, split)
-    inputs, labels = inputs[:limit], labels[:limit]
+    logits = _logits(name, tensors, sample.inputs)
+    labels = sample.labels.flatten()
+    counts = sample.counts.repeat_interleave(len(labels) // len(sample.counts))
+
+    def mean(values: Any) -> float:
+        return float((values.double() * counts).sum()) / float(counts.sum())
+
+    best = logits.topk(2, 1).values
+    found = mean(best[:, 0] - best[:, 1])
+    scale = lead / found if lead is not None and found > 0 else 1.0
+    losses, scaled = (
+        torch.nn.functional.cross_entropy(x.double(), labels, reduction="none") for x in (logits, logits * scale)
+    )
+    correct = float(((logits.argmax(1) == labels) * counts).sum())
+    return Measured(100 * correct / float(counts.sum()), mean(losses), found, 100 * mean(scaled.neg().exp()))
+
+
+def first(name: str, split: str = "test", limit: int | None = None) -> Sample:
+    """Return the first inputs of a split, "test" or "train"."""
+    inputs, labels = (x[:limit] for x in _split(NETWORKS[name].data, split))
+    return Sample(inputs, labels, _torch().ones(len(inputs), dtype=_torch().float64))
+
+
+@functools.lru_cache(maxsize=1)
+def telling(name: str, count: int) -> Sample:
+    """Return training inputs that tell how a network falls: all it is unsure of, few others, which stand for many.
+
+    Of the r-th least sure it takes K / r, where that is less than all; of text, and where there are no more, all.
+    """
+    every = first(name, "train")
+    if NETWORKS[name].data == "text" or len(every.labels) <= count:
+        return every
+    torch = _torch()
+    logits = _logits(name, NETWORKS[name].load(), every.inputs)
+    losses = torch.nn.functional.cross_entropy(logits.double(), every.labels, reduction="none")
+    ranks = torch.arange(1, len(losses) + 1, dtype=torch.float64)
+    low, high = 0.0, float(count)
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if (middle / ranks).clamp(max=1).sum() <= count else (low, middle)
+    places = (low / ranks).clamp(max=1).cumsum(0).add(0.5).floor().diff(prepend=torch.zeros(1)) > 0
+    order = losses.argsort(descending=True, stable=True)[places]
+    return Sample(every.inputs[order], every.labels[order], (ranks[places] / low).clamp(min=1))
+
+
+def _logits(name: str, tensors: Tensors, inputs: Any) -> Any:
+    """Return the logits of every position, one after the other."""
+    torch = _torch()
     with torch.inference_mode():
-        run = network.build({key: torch.from_numpy(np.asarray(value, np.float32)) for key, value in tensors.items()})
-        logits = torch.cat([run(inputs[i : i + BATCH]).flatten(0, -2) for i in range(0, len(labels), BATCH)])
-        labels = labels.flatten()
-        correct = int((logits.argmax(1) == labels).sum())
-        best = logits.topk(2, 1).values
-        found = float((best[:, 0] - best[:, 1]).double().mean())
-        scale = lead / found if lead is not None and found > 0 else 1.0
-        losses, scaled = (
-            torch.nn.functional.cross_entropy(x.double(), labels, reduction="none") for x in (logits, logits * scale)
+        run = NETWORKS[name].build(
+            {key: torch.from_numpy(np.asarray(value, np.float32)) for key, value in tensors.items()}
         )
-        loss, sure = float(losses.mean()), float(scaled.neg().exp().mean())
-    return Measured(100 * correct / len(labels), loss, found, 100 * sure)
+        return torch.cat([run(inputs[i : i + BATCH]).flatten(0, -2) for i in range(0, len(inputs), BATCH)])
 
 
 def fisher(name: str, tensors: Tensors, inputs: int) -> dict[str, float]:
@@ -153,7 +198,7 @@ def _dataset(name: str) -> str:
     return str(path)
 
 
-def cifar(split: str, count: int = 10_000) -> tuple[Array, Array]:
+def cifar(split: str, count: int = TRAINING) -> tuple[Array, Array]:
     """Return images (n, 3, 32, 32) of bytes, and labels: the test set, or the first `count` training images."""
     try:
         from PIL import Image
@@ -172,7 +217,7 @@ def cifar(split: str, count: int = 10_000) -> tuple[Array, Array]:
     return np.concatenate(parts)[:count], labels
 
 
-def mnist(split: str, count: int = 10_000) -> tuple[Array, Array]:
+def mnist(split: str, count: int = TRAINING) -> tuple[Array, Array]:
     """Return images (n, 1, 28, 28) of bytes, and labels: the test set, or the first `count` training images."""
     with np.load(_dataset("mnist.npz")) as file:
         return file[f"x_{split}"][:count, None], file[f"y_{split}"][:count]

@@ -84,7 +84,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--qp", action="append", type=int, help="NNCodec's setting, only this; may be repeated")
     parser.add_argument("--recipe", action="append", help=f"of ours only this (default: {', '.join(RECIPES)})")
     parser.add_argument("--rounds", type=int, default=2, help="how often all is coded (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=5000, help="training images that choose (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=int, default=papers.IMAGES, help="training images that choose (default: %(default)s)"
+    )
     parser.add_argument("--huge", action="store_true", help="`growth` up to 1 Gi weights; 6 GiB of disk")
     parser.add_argument("--dir", type=Path, default=WORK, help="where the files of `growth` go meanwhile")
     parser.add_argument("--again", action="store_true", help="measure anew what results are there of")
@@ -162,7 +164,8 @@ def _work(chosen: argparse.Namespace) -> Iterator[Work]:
             keys = [("networks", name, NNCODEC, setting) for setting in _settings(chosen.qp or WHOLE_QPS)]
             yield f"{name} whole, {NNCODEC}", keys, _against(python, name, _rounded(recipes), rounds)
     if "accuracy" in parts:
-        for name, way in itertools.product(names, (NNCODEC, *_rounded((DEFAULT, BEST)), papers.FISHER.name)):
+        ways = (NNCODEC, *_rounded((DEFAULT, BEST)), *(way.name for way in papers.FISHER))
+        for name, way in itertools.product(names, ways):
             if name in _networks.NETWORKS:
                 keys = [("accuracy", name, way, "")]
                 yield f"{name}, accuracy, {way}", keys, functools.partial(_falls, python, name, way, chosen.images)
@@ -519,56 +522,42 @@ class Turned(papers.Bench):
             self.done[knob] = papers.Coded(str(knob), coded, {}, nmse(self.original, tensors), tensors)
         return self.done[knob]
 
-    def line(self, cost: Callable[[papers.Coded], float], least: float, most: float) -> list[Point]:
+    def line(self, cost: Callable[[papers.Coded], float], goals: Sequence[float]) -> list[Point]:
         """Go from fine to coarse: by four where nothing is lost yet."""
-        found: dict[int, float] = {}
+        found: dict[int, Point] = {}
 
         def at(qp: int) -> float:
             if qp not in found:
-                found[qp] = cost(self.code(_settings([qp])[0]))
-            return found[qp]
+                setting = _settings([qp])[0]
+                coded = self.code(setting)
+                lost = round(cost(coded), 6)
+                found[qp] = {"knob": setting, "coded": coded.size, "nmse": coded.nmse, "cost": lost}
+            return float(found[qp]["cost"])
 
         for qp in TURNED_QPS[::4]:
-            if at(qp) > most and qp - 4 in found and at(qp - 4) > most:
+            if at(qp) > goals[-1] and qp - 4 in found and at(qp - 4) > goals[-1]:
                 break
         known = sorted(found)
         for low, high in itertools.pairwise(known):
-            if found[low] <= most and found[high] > least:
+            if at(low) <= goals[-1] and at(high) > goals[0]:
                 for qp in range(low + 1, high):
                     at(qp)
-        points = []
-        for qp in sorted(found):
-            setting = _settings([qp])[0]
-            coded = self.code(setting)
-            points.append({"knob": setting, "coded": coded.size, "nmse": coded.nmse, "cost": round(found[qp], 6)})
-        return points
+        return [found[qp] for qp in sorted(found)]
 
 
 def _falls(python: str | None, name: str, way: str, images: int, missing: list[Key]) -> list[Point]:
     """Return the smallest a network becomes where it falls by so many points, chosen on training images."""
-    network = _networks.NETWORKS[name]
+    path, fisher = _networks.NETWORKS[name].path(), {each.name: each for each in papers.FISHER}
     bench = (
-        Turned(network.path(), _interpreter(python))
+        Turned(path, _interpreter(python))
         if way == NNCODEC
-        else papers.Bench(network.path(), papers.FISHER, name)
-        if way == papers.FISHER.name
-        else papers.Bench(network.path(), papers.Way(way, _with_step(way), unit=1.7))
+        else papers.Bench(path, fisher.get(way) or papers.Way(way, _with_step(way), unit=1.7), name)
     )
     with bench:
-        fell = papers._falling(name, network.load(), "train", images)
-        line = bench.line(fell, papers.FALLS[0], papers.FALLS[-1])
-        before, reached = _networks.score(name, network.load()), []
-        falling = papers._falling(name, network.load(), "test", None)
-        lost = functools.cache(lambda knob: falling(bench.code(knob)))
-        for fall in papers.FALLS:
-            knob = bench.reached(line, fall)
-            if knob is not None:
-                coded, down = bench.code(knob), round(lost(knob), 4)
-                figures = {"knob": knob, "coded": coded.size, "nmse": coded.nmse}
-                accuracy = round(before - down * network.point, 4)
-                reached.append({"fall": fall, **figures, "down": down, "accuracy": accuracy})
+        before, line, chosen = papers.falls(bench, name, images)
+        reached = [{**point, "coded": coded.size, "nmse": coded.nmse} for point, coded in chosen]
     key = {"part": "accuracy", "case": name, "rival": way, "setting": ""}
-    return [{**key, "bytes": bench.source, "before": before, "line": line, "reached": reached}]
+    return [{**key, "bytes": bench.source, "before": before, "images": images, "line": line, "reached": reached}]
 
 
 def _with_step(recipe: str) -> str:

@@ -35,6 +35,7 @@ Case = dict[str, Any]
 FALLS = (0.1, 0.2, 0.5, 1.0, 2.0)
 ERRORS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the networks without a test set
 HALVINGS = 3  # of the gaps between doubled steps
+FINER = 2  # more of them where the cost passes what is asked for
 PARTS = ("values", "positions", "codebooks", "1-D tensors", "headers")
 
 
@@ -60,13 +61,17 @@ def _grid(**knobs: Sequence[object]) -> tuple[str, ...]:
 
 
 BASELINE = "order-0 entropy"
-FISHER = Way("tcq, Fisher", "tcq(states=64, vectors=bf16)", unit=1.76, powers=(0.5, 1.0))
+FISHER = (
+    Way("tcq, Fisher", "tcq(states=64, vectors=bf16)", unit=1.76, powers=(0.5, 1.0)),
+    Way("ecsq, Fisher", "ecsq(vectors=bf16)", unit=1.08, powers=(0.5, 1.0)),
+)
 INPUTS = 300  # training images that tell of Fisher's information
+IMAGES = 2500  # training images that choose
 WAYS = (
     Way(BASELINE, "uniform step {}, entropies of all tensors together, no file"),
     Way("tcq", "tcq(step={}, vectors=bf16)"),
-    FISHER,
     Way("ecsq", "ecsq(step={}, vectors=bf16)"),
+    *FISHER,
     Way(
         "deep-compression",
         "deep-compression({})",
@@ -102,7 +107,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--recipe", action="append", help="only this one, by name, or any other, {} for its step; may be repeated"
     )
-    parser.add_argument("--images", type=int, default=5000, help="training images that choose (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=IMAGES, help="training images that choose (default: %(default)s)")
     parser.add_argument("--again", action="store_true", help="measure anew what results are there of")
     chosen = parser.parse_args(arguments)
     names = chosen.network or ([QUICK] if chosen.quick else [*_networks.NETWORKS, *_networks.SILENT])
@@ -131,11 +136,11 @@ def main(arguments: list[str]) -> int:
             continue
         cases[name, way.name] = {**case, "seconds": round(time.perf_counter() - begin, 1)}
         print(show([cases[name, way.name]]), "\n", flush=True)
-        save("papers", chosen, {"cases": list(cases.values()), "skipped": skipped})
-    save("papers", chosen, {"cases": list(cases.values()), "skipped": skipped})
+        save("papers", chosen, {"cases": _sorted(cases), "skipped": skipped})
+    save("papers", chosen, {"cases": _sorted(cases), "skipped": skipped})
     path = chosen.out or (None if chosen.quick else RESULTS / "papers.json")
     if path is not None:
-        attempt(skipped, "plot", lambda: plot(list(cases.values()), path.with_suffix(".svg")))
+        attempt(skipped, "plot", lambda: plot(_sorted(cases), path.with_suffix(".svg")))
     return exit_code(skipped)
 
 
@@ -150,35 +155,53 @@ def _kept(chosen: argparse.Namespace) -> dict[tuple[str, str], Case]:
     return {(case["network"], case["recipe"]): case for case in json.loads(path.read_text())["cases"]}
 
 
+def _sorted(cases: Mapping[tuple[str, str], Case]) -> list[Case]:
+    """Return cases as they are shown, whenever they were measured: those of other recipes last."""
+    networks, ways = [*_networks.NETWORKS, *_networks.SILENT], [way.name for way in WAYS]
+
+    def place(key: tuple[str, str]) -> tuple[int, int]:
+        return networks.index(key[0]), ways.index(key[1]) if key[1] in ways else len(ways)
+
+    return [cases[key] for key in sorted(cases, key=place)]
+
+
 def by_fall(name: str, way: Way, images: int) -> Case:
     """Turn a way's knob until the accuracy falls by so much."""
-    network = _networks.NETWORKS[name]
-    with Bench(network.path(), way, name) as bench:
-        fell = _falling(name, network.load(), "train", images)
-        line = bench.line(fell, FALLS[0], FALLS[-1])
-        before, chosen = _networks.score(name, network.load()), []
-        falling = _falling(name, network.load(), "test", None)
-        lost = functools.cache(lambda knob: falling(bench.code(knob)))
-        for fall in FALLS:
-            knob = bench.reached(line, fall)
-            if knob is not None:
-                coded, down = bench.code(knob), lost(knob)
-                figures = {"accuracy": round(before - down * network.point, 4), "down": round(down, 4)}
-                chosen.append({"fall": fall, "knob": knob, **bench.figures(coded), **figures})
+    with Bench(_networks.NETWORKS[name].path(), way, name) as bench:
+        before, line, reached = falls(bench, name, images)
+        chosen = [{**point, **bench.figures(coded)} for point, coded in reached]
     return {
         "network": name,
         "recipe": way.name,
         "bytes": bench.source,
         "before": before,
+        "images": images,
         "line": line,
         "chosen": chosen,
     }
 
 
-def by_error(name: str, way: Way, images: int) -> Case:
+def falls(bench: Bench, name: str, images: int) -> tuple[float, list[Case], list[tuple[Case, Coded]]]:
+    """Choose on training images, and score on the test set: the score before, what was tried, and what was chosen."""
+    network = _networks.NETWORKS[name]
+    line = bench.line(_falling(name, _networks.telling(name, images)), FALLS)
+    before, reached = _networks.score(name, bench.original), []
+    falling = _falling(name, _networks.first(name), scored=True)
+    lost = functools.cache(lambda knob: falling(bench.code(knob)))
+    for fall in FALLS:
+        knob = bench.reached(line, fall)
+        if knob is not None:
+            down = round(lost(knob), 4)
+            accuracy = round(before - down * network.point, 4)
+            point = {"fall": fall, "knob": knob, "accuracy": accuracy, "down": down}
+            reached.append((point, bench.code(knob)))
+    return before, line, reached
+
+
+def by_error(name: str, way: Way, _: int) -> Case:
     """Turn a way's knob until the relative squared error is so large."""
     with Bench(_networks.weights(_networks.SILENT[name]), way) as bench:
-        line = bench.line(lambda coded: coded.nmse, ERRORS[0], ERRORS[-1])
+        line = bench.line(lambda coded: coded.nmse, ERRORS)
         chosen = []
         for error in ERRORS:
             knob = bench.reached(line, error)
@@ -187,16 +210,16 @@ def by_error(name: str, way: Way, images: int) -> Case:
     return {"network": name, "recipe": way.name, "bytes": bench.source, "line": line, "chosen": chosen}
 
 
-def _falling(name: str, tensors: Mapping[str, Array], split: str, limit: int | None) -> Callable[[Coded], float]:
-    """Return a function that says by how many points a network falls; on training images, how much less sure it is."""
+def _falling(name: str, sample: _networks.Sample, *, scored: bool = False) -> Callable[[Coded], float]:
+    """Return a function that says by how many points a network falls: how much less sure it is, or in its scores."""
     network = _networks.NETWORKS[name]
-    before = _networks.measure(name, tensors, split, limit)
+    before = _networks.measure(name, network.load(), sample)
 
     def fall(coded: Coded) -> float:
-        found = _networks.measure(name, coded.tensors, split, limit, before.lead)
+        found = _networks.measure(name, coded.tensors, sample, before.lead)
         if network.data == "text":
             return (found.loss - before.loss) / network.point
-        return before.sure - found.sure if split == "train" else before.accuracy - found.accuracy
+        return before.accuracy - found.accuracy if scored else before.sure - found.sure
 
     return fall
 
@@ -270,19 +293,18 @@ class Bench:
         ratio = round(self.source / coded.size, 3)
         return {"recipe": coded.recipe, "coded": coded.size, "ratio": ratio, "nmse": coded.nmse, "parts": coded.parts}
 
-    def line(self, cost: Callable[[Coded], float], least: float, most: float) -> list[Case]:
-        """Measure `cost` from fine to coarse, where it is between these."""
+    def line(self, cost: Callable[[Coded], float], goals: Sequence[float]) -> list[Case]:
+        """Measure `cost` from fine to coarse, where it is between the goals."""
+
+        def measured(knob: float | str) -> Case:
+            coded = self.code(knob)
+            return {"knob": knob, "coded": coded.size, "nmse": coded.nmse, "cost": round(cost(coded), 6)}
+
         if self.way.powers:
-            points = [point for power in self.way.powers for point in self._turn(cost, least, most, f"{power:g} at ")]
-        elif not self.way.settings and "{}" in self.way.recipe:
-            points = self._turn(cost, least, most)
-        else:
-            points = self._walk(self._front() if self.way.settings else [""], cost, most)
-        sizes = {knob: self.code(knob) for knob, _ in points}
-        return [
-            {"knob": knob, "coded": sizes[knob].size, "nmse": sizes[knob].nmse, "cost": round(found, 6)}
-            for knob, found in points
-        ]
+            return [point for power in self.way.powers for point in self._turn(measured, goals, f"{power:g} at ")]
+        if not self.way.settings and "{}" in self.way.recipe:
+            return self._turn(measured, goals)
+        return self._walk(self._front() if self.way.settings else [""], measured, goals[-1])
 
     def _front(self) -> list[str]:
         """Return the settings that none beats in both bytes and error, the largest first."""
@@ -295,42 +317,37 @@ class Bench:
                 least = error
         return front[::-1]
 
-    def _walk(self, knobs: Sequence[str], cost: Callable[[Coded], float], most: float) -> list[tuple[Any, float]]:
+    def _walk(self, knobs: Sequence[str], measured: Callable[[str], Case], most: float) -> list[Case]:
         """Go from fine to coarse till the cost is too much twice in a row."""
-        points: list[tuple[Any, float]] = []
+        points: list[Case] = []
         for knob in knobs:
-            points.append((knob, cost(self.code(knob))))
-            if len(points) > 1 and min(points[-1][1], points[-2][1]) > most:
+            points.append(measured(knob))
+            if len(points) > 1 and min(points[-1]["cost"], points[-2]["cost"]) > most:
                 break
         return points
 
-    def _turn(
-        self, cost: Callable[[Coded], float], least: float, most: float, before: str = ""
-    ) -> list[tuple[Any, float]]:
-        """Double the step from the finest that matters till the cost is too much, then fill the gaps where it rises."""
+    def _turn(self, measured: Callable[[float | str], Case], goals: Sequence[float], before: str = "") -> list[Case]:
+        """Double the step from the finest that matters till the cost is too much; fill gaps where it passes goals."""
         weights = [x.astype(np.float64) for x in self.original.values() if x.ndim >= 2]
         rms = math.sqrt(sum(float((x**2).sum()) for x in weights) / sum(x.size for x in weights))
-        points: dict[float, float] = {}
-
-        def knob(place: float) -> float | str:
-            return f"{before}{_knob(place)}" if before else _knob(place)
+        points: dict[float, Case] = {}
 
         def at(place: float) -> float:
             if place not in points:
-                points[place] = cost(self.code(knob(place)))
-            return points[place]
+                points[place] = measured(f"{before}{_knob(place)}" if before else _knob(place))
+            return float(points[place]["cost"])
 
         place = round(math.log2(rms / self.way.unit)) - 1.0
-        while at(place) > least and place > -30:
+        while at(place) > goals[0] and place > -30:
             place -= 1
-        while at(place) <= most and place < 20:
+        while at(place) <= goals[-1] and place < 20:
             place += 1
-        for _ in range(HALVINGS):
-            known = sorted(points)
-            for low, high in itertools.pairwise(known):
-                if points[low] <= most and points[high] > least:
+        for halving in range(HALVINGS + FINER):
+            for low, high in itertools.pairwise(sorted(points)):
+                passed = any(at(low) <= goal < at(high) for goal in goals)
+                if passed or (halving < HALVINGS and at(low) <= goals[-1] and at(high) > goals[0]):
                     at((low + high) / 2)
-        return [(knob(place), points[place]) for place in sorted(points)]
+        return [points[place] for place in sorted(points)]
 
     @staticmethod
     def reached(line: Iterable[Case], most: float) -> float | str | None:
@@ -418,16 +435,17 @@ def plot(cases: Sequence[Case], path: Path) -> None:
     with mpl.rc_context({"svg.hashsalt": "papers", "font.size": 8}):
         columns = min(5, max(1, len(names)))
         figure = Figure(figsize=(3.2 * columns, 2.8 * -(-max(1, len(names)) // columns)), layout="constrained")
-        for number, name in enumerate(names, 1):
-            axes = figure.add_subplot(-(-len(names) // columns), columns, number, title=name, xscale="log")
+        for panel, name in enumerate(names, 1):
+            axes = figure.add_subplot(-(-len(names) // columns), columns, panel, title=name, xscale="log")
             silent = name in _networks.SILENT
             for way in ways:
                 points = [
                     p for case in cases if (case["network"], case["recipe"]) == (name, way) for p in case["chosen"]
                 ]
                 lost = [point["nmse"] if silent else -point["down"] for point in points]
-                color = f"C{ways.index(way)}" if ways.index(way) < 10 else "black"  # matplotlib's begin again there
-                axes.plot([p["ratio"] for p in points], lost, ".-", color=color, label=way, linewidth=1)
+                number = ways.index(way)
+                style = f"C{number % 10}.{'-' if number < 10 else '--'}"  # matplotlib has ten colours
+                axes.plot([p["ratio"] for p in points], lost, style, label=way, linewidth=1)
             axes.set(xlabel="ratio", ylabel="squared error" if silent else "points")
             if silent:
                 axes.set_yscale("log")

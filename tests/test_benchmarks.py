@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import featherweight
 from benchmarks import __main__ as main
 from benchmarks import _hosts, traffic
 from benchmarks._common import AbsentError, FailedError
@@ -159,6 +160,23 @@ def test_sparse_quick(tmp_path):
     assert bits["gaps(8, gaps=huffman, values=huffman)"] < bits["gaps(4, gaps=huffman, values=huffman)"]
     assert bits["rans, classes given"] < bits["rans"]
     assert bits["indices under classes of the weights before"] < bits["relative index"] < bits["rANS"]
+
+
+def test_knobs_are_the_closer_the_nearer_to_what_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import papers
+
+    path = tmp_path / "a.fw"
+    featherweight.save_file({"a": np.random.default_rng(0).standard_normal((64, 64)).astype("f4")}, path)
+    with papers.Bench(str(path), papers.Way("ecsq", "ecsq(step={})")) as bench:
+        line = bench.line(lambda coded: coded.nmse, (1e-3, 1e-1))
+    knobs = [point["knob"] for point in line]
+    assert knobs == sorted(knobs)
+    for goal in (1e-3, 1e-1):
+        within = max(point["knob"] for point in line if point["cost"] <= goal)
+        beyond = min(point["knob"] for point in line if point["cost"] > goal)
+        assert beyond / within == pytest.approx(2 ** (1 / 32), rel=1e-3)
+        assert bench.reached(line, goal) == within
 
 
 STAND_IN = """#!{python}

@@ -39,16 +39,33 @@ def test_the_score_is_the_claimed_one(networks, name):
 def test_what_is_coded_exactly_scores_the_same_and_what_is_spoilt_less(networks):
     name = "LeNet-300-100"
     tensors = networks.NETWORKS[name].load()
-    before = networks.measure(name, tensors, "train", 1000)
+    sample = networks.first(name, "train", 1000)
+    before = networks.measure(name, tensors, sample)
     assert 1000 * before.accuracy / 100 == round(10 * before.accuracy)
-    assert before == networks.measure(name, {key: x.copy() for key, x in tensors.items()}, "train", 1000)
+    assert before == networks.measure(name, {key: x.copy() for key, x in tensors.items()}, sample)
     halved = {key: x / 2 if key == "ip3.weight" or key == "ip3.bias" else x for key, x in tensors.items()}
-    shrunk = networks.measure(name, halved, "train", 1000, before.lead)
+    shrunk = networks.measure(name, halved, sample, before.lead)
     assert before.accuracy == shrunk.accuracy
     assert before.sure == pytest.approx(shrunk.sure, abs=1e-3)
-    assert before.sure > networks.measure(name, halved, "train", 1000).sure + 0.1
+    assert before.sure > networks.measure(name, halved, sample).sure + 0.1
     spoilt = {key: np.sign(x) * np.float32(0.02) if x.ndim == 2 else x for key, x in tensors.items()}
     assert before.accuracy > networks.score(name, spoilt, "train", 1000)
+
+
+@pytest.mark.slow
+def test_telling_inputs_stand_for_all(networks):
+    name = "LeNet-300-100"
+    tensors = networks.NETWORKS[name].load()
+    rounded = {key: np.rint(x / 0.05) * np.float32(0.05) if x.ndim > 1 else x for key, x in tensors.items()}
+    every, few = networks.first(name, "train"), networks.telling(name, 1000)
+    assert len(few.labels) == 1000
+    assert float(few.counts.sum()) == pytest.approx(len(every.labels))
+
+    def lost(sample):
+        before = networks.measure(name, tensors, sample)
+        return before.sure - networks.measure(name, rounded, sample, before.lead).sure
+
+    assert lost(few) == pytest.approx(lost(every), rel=0.1)
 
 
 @pytest.mark.slow
