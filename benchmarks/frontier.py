@@ -130,6 +130,7 @@ def _place(point: Point) -> tuple[int | str, ...]:
     part, case, rival, setting = _key(point)
     cases = ["MiniLM", *known()]
     ways = [NNCODEC, *dict.fromkeys(rival.name for rival in FORMATS), *RECIPES, *_rounded(RECIPES)]
+    ways += [way.name for way in papers.FISHER]
     settings = [rival.setting for rival in FORMATS]
     place = settings.index(setting) if setting in settings else int(setting.rpartition(" ")[2] or 0)
     found = [
