@@ -481,6 +481,16 @@ def test_what_a_codec_hands_on_is_decoded_straight_into_the_result(values: AnyRe
     assert HANDED == ([True, True] if values else [False, True])
 
 
+def test_what_is_handed_on_and_lossy_is_measured_as_it_decodes() -> None:
+    x, body = weights(30, 40), list[Array]()
+    coded = encode_into(body.append, x, chain(HandedOn(), values=Rounded(0.01)), refs={}, measure=True)
+    decoded = decode(join(coded.frame, body), codecs=MINE)
+    assert coded.error is not None
+    assert 0 < coded.error.largest < 0.0051
+    assert np.isclose(coded.error.noise, np.square(x.astype("f8") - decoded).sum())
+    assert same(x, weights(30, 40))  # the source is as it was
+
+
 def test_what_another_codec_needs_too_is_not_written_over() -> None:
     x, body = weights(30, 40), list[Array]()
     frame = encode_into(body.append, x, chain(HandedOn(), values=chain(planes())), refs={}).frame

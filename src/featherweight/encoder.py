@@ -405,8 +405,9 @@ class _Builder:
             if exact or decoded:
                 return decoded[0] if decoded else x
             inputs = tuple(edge.value() for edge in streams)
-            same = None if stage.codec.same is None else inputs[stage.codec.same]
-            out = np.empty(x.shape, x.dtype) if same is None else same
+            handed_on = inputs[stage.codec.same :][:1] if stage.codec.same is not None else ()
+            fits = [each for each in handed_on if (each.dtype, each.shape) == (x.dtype, x.shape)]
+            out = fits[0] if fits else np.empty(x.shape, x.dtype)
             try:
                 stage.codec.decode(wire, inputs, tuple(edge.value() for edge in given), out)
             except FrameError as error:
