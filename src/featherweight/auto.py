@@ -23,7 +23,8 @@ from featherweight.stage import AnyRecipe, Recipe, Smallest, Stage, chain, check
 __all__ = ["Auto"]
 
 # What coding and decoding a symbol costs, in nanoseconds on one core with 512-bit vectors: a constant and a part that
-# grows with its entropy in bits. "fast" pays this many bits for a nanosecond, "small" pays nothing.
+# grows with its entropy in bits. Huffman's, which needs no vectors, is scaled from a core with 256. "fast" pays this
+# many bits for a nanosecond, "small" pays nothing.
 COST_NS = {"raw": (0.1, 0.0), "huffman": (0.25, 0.13), "rans": (1.3, 0.0)}
 BITS_PER_NS = {"fast": 0.15, "small": 0.0}
 # What a byte of f16 costs less where the two lower of its three bits of the mantissa are not coded with the others.
