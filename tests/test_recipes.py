@@ -217,3 +217,13 @@ def test_auto_sets_bits_of_f16_apart_only_where_they_are_noise() -> None:
         assert [widths] in [node.wire for node in featherweight.inspect(frame).root.nodes]
         assert featherweight.decode(frame).tobytes() == x.tobytes()
     assert len(featherweight.encode(noisy)) < 1.005 * len(featherweight.encode(noisy, "planes(exponent=huffman)"))
+
+
+def test_small_codes_the_bytes_below_only_where_that_spares_something() -> None:
+    noisy = np.random.default_rng(3).normal(0, 0.05, (512, 512)).astype(np.float32)
+    coarse = np.rint(noisy * 2.0**22) / np.float32(2.0**22)
+    for x, below in ((noisy, []), (coarse, ["rans", "rans"])):
+        frame = featherweight.encode(x, "auto(small)")
+        coders = [codecs.codec(node.codec).name for node in featherweight.inspect(frame).root.nodes]
+        assert coders == ["rans", "rans", "rans", "scales", "rans", "bitpack", *below, "planes"]
+        assert featherweight.decode(frame).tobytes() == x.tobytes()

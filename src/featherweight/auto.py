@@ -23,10 +23,10 @@ from featherweight.stage import AnyRecipe, Recipe, Smallest, Stage, chain, check
 __all__ = ["Auto"]
 
 # What coding and decoding a symbol costs, in nanoseconds on one core with 512-bit vectors: a constant and a part that
-# grows with its entropy in bits. Huffman's, which needs no vectors, is scaled from a core with 256. "fast" pays this
-# many bits for a nanosecond, "small" pays nothing.
+# grows with its entropy in bits. Huffman's, which needs no vectors, is scaled from a core with 256. A nanosecond
+# less is worth so many bits: to "small" few, but a plane of noise is none the smaller for being coded.
 COST_NS = {"raw": (0.1, 0.0), "huffman": (0.25, 0.13), "rans": (1.3, 0.0)}
-BITS_PER_NS = {"fast": 0.15, "small": 0.0}
+BITS_PER_NS = {"fast": 0.15, "small": 0.005}
 # What a byte of f16 costs less where the two lower of its three bits of the mantissa are not coded with the others.
 APART_NS = 0.7
 SAMPLE, RUN = 2048, 128
@@ -38,9 +38,9 @@ _SHARES = np.array([round(n * math.log2(max(n, 1)) * (1 << _LOG)) for n in range
 
 @dataclass(frozen=True)
 class Auto:
-    """Choose by what the array holds: ``fast`` weighs bits against time, ``small`` counts bits only."""
+    """Choose by what the array holds: ``fast`` weighs bits against time, ``small`` nearly only bits."""
 
-    effort: str = param("fast", choices=("fast", "small"), doc="fast weighs bits against time, small counts bits only")
+    effort: str = param("fast", choices=("fast", "small"), doc="fast weighs bits against time, small hardly")
 
     def __post_init__(self) -> None:
         check_params(self)
