@@ -1,4 +1,4 @@
-"""Models of quantized weights: generalised Gaussians by scale class, fitted to counts by integers alone."""
+"""Models of quantized weights: generalised Gaussians by scale class, fitted to counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from featherweight.codecs._kernels import _tokens
+from featherweight.codecs._kernels import _tokens, ggd_fit
 from featherweight.codecs._kernels import ggd_models as kernels
 from featherweight.dtypes import Array
 
@@ -34,7 +34,7 @@ def logs() -> Array:
 
 @functools.cache
 def _places(quantizers: int) -> Array:
-    places = np.zeros(quantizers * kernels.SIZES, np.int64)
+    places = np.zeros(quantizers * kernels.SIZES, np.int32)
     kernels.places(np.uint64(quantizers), logs(), places)
     return places
 
@@ -67,56 +67,12 @@ def fit(
     about the middle class, and shapes are tried with the scale as it is and with the one that leaves the share of the
     ones as it is.
     """
-    sizes = _grouped(counts)
-    tables = sizes.size // kernels.SIZES
-    number = counts.reshape(-1, quantizers << 8).sum(1, dtype=np.int64)
-    middle = low + int(number @ np.arange(number.size)) // max(int(number.sum()), 1)
-    given = sizes, np.uint64(low), np.uint64(quantizers), logs(), _places(quantizers), np.empty(sizes.size, np.uint64)
-    shared = (*given, np.empty(2 * tables, np.uint64))
-
-    def settled(scale: int, slope: int, shape: int, bend: int) -> tuple[int, list[int]]:
-        model = np.array([scale, slope, shape, bend, 0, 0], np.int64)
-        return int(kernels.settle(*shared, model)), model.tolist()
-
-    if start is None:
-        # Ones begin at 8 bits or less: where all sizes weigh nothing, no small move makes a difference.
-        scale, least = _scale(counts, low, quantizers, slope), 64 - slope * middle
-        cost, first = min(
-            settled(max(scale + move, least - 12288 // shape), slope, shape, 0) for shape, move in _STARTS
-        )
-    else:
-        cost, first = settled(*start[:4])
-    model, steps = np.array(first, np.int64), np.array(_ROUNDS[:rounds], np.int64).reshape(-1)
-    kernels.improve(*shared, np.int64(middle), steps, np.int64(cost), model, np.empty(6, np.int64))
+    tables = counts.size >> 8
+    model = np.array((0,) * 6 if start is None else start, np.int64)
+    starts = np.array(_STARTS if start is None else (), np.int64).reshape(-1)
+    steps = np.array(_ROUNDS[:rounds], np.int64).reshape(-1)
+    given = np.uint64(low), np.uint64(quantizers), np.int64(slope), logs(), _places(quantizers), starts, steps
+    sizes, weights = np.empty((2, tables * kernels.SIZES), np.uint32)
+    scratch = sizes, weights, np.empty(3 * tables), np.empty(tables, np.int64), np.empty(6, np.int64)
+    ggd_fit.fit(counts, *given, *scratch, model)
     return tuple(model.tolist())
-
-
-def _grouped(counts: Array) -> Array:
-    """Return the counts of tokens that weigh the same, as `settle` wants them."""
-    rows = counts.reshape(-1, 256)
-    sizes = np.empty((len(rows), kernels.SIZES), np.uint32)
-    sizes[:, 0] = rows[:, 0]
-    sizes[:, 1:32] = rows[:, 1 : _tokens.DIRECT : 2] + rows[:, 2 : _tokens.DIRECT : 2]
-    large = rows[:, _tokens.DIRECT : _tokens.LARGEST + 1].reshape(len(rows), -1, 4)
-    sizes[:, 32:] = large.sum(2, dtype=np.uint32)
-    return sizes.reshape(-1)
-
-
-@functools.cache
-def _sizes() -> Array:
-    """Return about how large the index of each token is."""
-    tokens = np.arange(256, dtype=np.int64)
-    code = np.clip(tokens - _tokens.DIRECT, 0, None)
-    large = ((4 | code >> 2 & 3) << (code >> 4) + 3) + (1 << (code >> 4) + 2)
-    return np.where(tokens < _tokens.DIRECT, tokens + 1 >> 1, large)
-
-
-def _scale(counts: Array, low: int, quantizers: int, slope: int) -> int:
-    """Return a scale to start from: that of the mean magnitudes, classes weighted by their counts."""
-    rows = counts.reshape(-1, quantizers, 256).sum(1, dtype=np.int64)
-    total, number = rows @ _sizes(), rows.sum(1)
-    seen = np.nonzero(total)[0]
-    if not seen.size:
-        return -256
-    found = [64 * (2048 * int(total[c]) // int(number[c])).bit_length() - 640 - slope * (low + int(c)) for c in seen]
-    return int(np.dot(found, number[seen]) / int(number[seen].sum()))
