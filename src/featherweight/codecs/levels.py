@@ -34,8 +34,7 @@ from featherweight.stage import Codec, Empty, Encoded, Port, check_params, param
 __all__ = ["CODEC", "Levels", "scales"]
 
 _TOP = 127
-_ROUNDS = 2
-_LEAST, _FEW = 8, 64  # weights that share a scale: at least, and few
+_LEAST = 8  # weights that share a scale
 
 
 def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
@@ -98,33 +97,21 @@ def _scales(x: Array) -> tuple[Array, Array]:
     none = np.ones((1,) * x.ndim)
     if x.ndim < 2 or x.size < 64:
         return none, none
-    rows, width = x.shape[0], x.size // x.shape[0]
     values = _finite(x)
-    flat = values.reshape(-1)
-    row = np.ones(rows)
-    columns = np.ones(width, np.float32)
-    for _ in range(_ROUNDS):
-        sums = np.zeros(width, np.float32)
-        kernels.column_sums(flat, _inverse(row), sums)
-        columns = sums / np.float32(rows)
-        row = _row_means(flat, _inverse(columns), rows)
-    shape = (x.shape[1], math.prod(x.shape[2:]))
-    means = columns.astype(np.float64).reshape(shape)
+    flat, width, some = values.reshape(-1), x.size // x.shape[0], np.empty(TOGETHER, np.float32)
+    columns, inverse, row = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(x.shape[0])
+    kernels.separate(flat, columns, inverse, some, row)
+    means = columns.astype(np.float64).reshape(x.shape[1], -1)
     tail = (1,) * (x.ndim - 2)
     ways = [means.reshape(1, *x.shape[1:])]
     if x.ndim > 2:
         ways += [means.mean(1).reshape(1, x.shape[1], *tail), means.mean(0).reshape(1, 1, *x.shape[2:])]
-    column = max([none, *ways], key=lambda way: _gain(way, values))
+    spared, which = max((_gain(way, values), -i) for i, way in enumerate(ways))
+    column = ways[-which] if spared > 0 else none
     if column is none:  # without columns, rows are what they are alone
-        row = _row_means(flat, np.ones(width, np.float32), rows)
+        kernels.row_means(flat, np.ones(width, np.float32), some, row)
     shaped = row.reshape(-1, *tail, 1)
     return (shaped if _gain(shaped, values) > 0 else none), column
-
-
-def _row_means(flat: Array, columns: Array, rows: int) -> Array:
-    sums = np.empty(rows)
-    kernels.row_sums(flat, columns, np.empty(TOGETHER, np.float32), sums)
-    return sums / columns.size
 
 
 def _finite(x: Array) -> Array:
@@ -136,12 +123,6 @@ def _finite(x: Array) -> Array:
     return np.nan_to_num(values, nan=0.0).clip(-1e18, 1e18)
 
 
-def _inverse(scale: Array) -> Array:
-    with np.errstate(divide="ignore", over="ignore"):
-        found = 1 / np.maximum(scale.astype(np.float64), 1e-38)
-    return np.where(scale > 0, np.minimum(found, 1e30), 0).astype(np.float32)
-
-
 def _gain(scale: Array, x: Array) -> float:
     """Return about how many bits knowing these scales spares, less what they cost.
 
@@ -149,29 +130,16 @@ def _gain(scale: Array, x: Array) -> float:
     few weights looks better than it is: by half a nat where magnitudes spread as those of a normal distribution do,
     by more in proportion to their variance.
     """
-    known = scale[scale > 0]
-    if known.size < 2 or x.size < _LEAST * scale.size:
+    if x.size < _LEAST * scale.size:
         return 0.0
-    spread = 1.0
-    if x.size < _FEW * scale.size:
-        shares = np.abs(x) / np.where(scale > 0, scale, 1)
-        mean = float(shares.mean())
-        spread = max(1.0, (float(np.square(shares).mean()) / mean**2 - 1) / 0.571) if mean else 1.0
-    logs = np.log2(known)
-    spared = x.size * (known.size / scale.size) * (math.log2(known.mean()) - logs.mean())
-    levels = np.rint(4 * logs).astype(np.int64)
-    counts = np.bincount((levels - levels.min()).reshape(-1))
-    counts = counts[counts > 0]
-    share = counts / counts.sum()
-    return float(spared - known.size * (0.72 * spread - (share * np.log2(share)).sum()) - 8 * counts.size)
+    shape, steps = (x.shape[0], x.shape[1], math.prod(x.shape[2:])), (scale.shape[0], scale.shape[1], scale[0, 0].size)
+    strides = (steps[1] * steps[2] * (steps[0] > 1), steps[2] * (steps[1] > 1), int(steps[2] > 1))
+    given = np.array(shape, np.int64), np.array(strides, np.int64), np.empty(kernels.HISTOGRAM, np.int64)
+    return float(kernels.gain(x.reshape(-1), scale.reshape(-1), *given))
 
 
 def _levels(scale: Array, resolution: int) -> Array:
     """Return logarithms as levels from 0 on, at most 127; where there is no scale, 0."""
-    known = scale > 0
-    if not known.any():
-        return np.zeros(scale.shape, np.uint8)
-    logs = np.rint(resolution * np.log2(np.where(known, scale, 1)))
-    least = max(logs[known].min(), logs[known].max() - _TOP)
-    levels: Array = np.where(known, np.clip(logs - least, 0, _TOP), 0)
-    return levels.astype(np.uint8)
+    levels = np.empty(scale.shape, np.uint8)
+    kernels.levels(scale.reshape(-1), np.int64(resolution), np.int64(_TOP), levels.reshape(-1))
+    return levels
