@@ -28,6 +28,7 @@ True
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple
@@ -61,7 +62,7 @@ def _token(size: int) -> int:
     return _tokens.DIRECT + ((top - 5) << 4 | (size >> top - 2 & 3) << 2 | (size & 1) << 1)
 
 
-_TOKENS = np.array([_token(k) for k in range(_TOP + 1)])
+_TOKENS = np.array([_token(k) for k in range(_TOP + 1)], np.uint8)
 
 
 class TrellisWire(Wire, frozen=True):
@@ -240,14 +241,11 @@ class _Search:
 
     def first_counts(self, parts: Array) -> Array:
         """Count the nearest points of either quantizer, as if each index were coded by both."""
-        some = slice(0, self.x.size, max(1, self.x.size >> 14))
-        parts, rows = parts[some], self.classes[some] << np.uint8(1)
-        both = [
-            (parts + np.uint32((1 + quantizer) * portable.UNIT)) // np.uint32(2 * portable.UNIT) for quantizer in (0, 1)
-        ]
-        both[1][parts < portable.UNIT // 2] = 0
-        index = np.minimum(np.concatenate(both), _MOST).view(np.int32)
-        return _models.counted(index, np.concatenate((rows, rows | np.uint8(1))), 2 * self.count)[1]
+        every = max(1, self.x.size >> 14)
+        count = -(-self.x.size // every)
+        index, rows = np.empty(2 * count, np.int32), np.empty(2 * count, np.uint8)
+        portable.nearest(parts, self.classes, np.uint64(every), np.uint32(_MOST), index, rows)
+        return _models.counted(index, rows, 2 * self.count)[1]
 
     def _rows(self, index: Array) -> Array:
         """Return the class and the quantizer of each index."""
@@ -261,16 +259,11 @@ class _Search:
 
     def rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[_Rates, tuple[int, ...]]:
         """Return λ times the bits of each size in each class and quantizer, in squared parts, and their model."""
-        both = counts.reshape(-1, 256).copy()
-        tokens = np.arange(1, _tokens.DIRECT, 2)
-        pairs = both[:, tokens] + both[:, tokens + 1]  # signs are as likely as each other
-        both[:, tokens], both[:, tokens + 1] = pairs - (pairs >> 1), pairs >> 1
-        model = _models.fit(both.reshape(-1), self.low, 2, 16, start, rounds=2)
-        table = _models.tables(model, self.low, self.count, 2).reshape(-1, 256)
-        frequency = table[:, _TOKENS].astype(np.float64)
-        bits = np.where(frequency > 0, 12 - np.log2(np.maximum(frequency, 1)), 20.0)
-        unit = portable.UNIT**2 * portable.ONE * self.stage.rate
-        return _paired(np.rint(np.minimum(bits * unit, 1 << 23)).astype(np.uint32)), model
+        model = _models.fit(counts, self.low, 2, 16, start, rounds=2)
+        table = _models.tables(model, self.low, self.count, 2)
+        pairs = np.empty(2 * self.count * (_TOKENS.size + 2), np.uint32)
+        shift = portable.pairs(table, _TOKENS, _costs(self.stage.rate), pairs)
+        return _Rates(pairs, np.uint32(_TOKENS.size), np.uint32(shift)), model
 
     def best(self, parts: Array, rates: _Rates) -> Array:
         """Return the indices of the best paths, without their signs."""
@@ -306,14 +299,13 @@ class _Search:
         return shifts.astype(np.int8) if shifts.any() else None
 
 
-def _paired(rates: Array) -> _Rates:
-    """Return rates (classes and quantizers, sizes) as the search wants them."""
-    shift = max(int(rates.max()).bit_length() - 16, 0)
-    short, sizes = rates >> np.uint32(shift), np.arange(rates.shape[1])
-    upper = short[:, np.minimum(sizes + 2, sizes[-1])]
-    paired = short | upper << np.uint32(16)
-    paired = np.concatenate((short[:, 1:2] | short[:, 1:2] << np.uint32(16), paired, paired[:, -1:]), axis=1)
-    return _Rates(paired.reshape(-1), np.uint32(rates.shape[1]), np.uint32(shift))
+@functools.lru_cache(maxsize=8)
+def _costs(rate: float) -> Array:
+    """Return λ times the bits of a token of each frequency, in squared parts."""
+    bits = 12 - np.log2(np.maximum(np.arange((1 << 12) + 1), 1))
+    bits[0] = 20.0
+    unit = portable.UNIT**2 * portable.ONE * rate
+    return np.rint(np.minimum(bits * unit, 1 << 23)).astype(np.uint32)
 
 
 def _classes(hints: tuple[Array, ...], shape: tuple[int, ...], size: int) -> tuple[Array, int, int]:

@@ -17,9 +17,22 @@ from typing import Any
 
 from numpy import float32, int32, int64, uint8, uint32, uint64
 
+from featherweight.codecs._kernels._primitives import bit_length
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["ONE", "UNIT", "backward", "forward", "look_up", "magnitudes", "offsets", "reconstruct", "signed"]
+__all__ = [
+    "ONE",
+    "UNIT",
+    "backward",
+    "forward",
+    "look_up",
+    "magnitudes",
+    "nearest",
+    "offsets",
+    "pairs",
+    "reconstruct",
+    "signed",
+]
 
 UNIT, ONE = 64, 16
 FAR, WHILE = uint32(1 << 30), 32  # what states cost that nothing leads to; steps after which costs are brought down
@@ -38,6 +51,44 @@ def magnitudes(x: Any, scale: Any, out: Any) -> Any:
         wrong += int64(large)
         out[i] = uint32(int32(float32(0) if large else value))
     return wrong
+
+
+@kernel("void(u4[r], u1[r], u8, u4, i4[w], u1[w])")
+def nearest(parts: Any, classes: Any, every: Any, most: Any, index: Any, rows: Any) -> None:
+    """Fill `index` with the nearest points of `every` so many elements in either quantizer, `rows` with what they are.
+
+    `most` is the largest index.
+    """
+    half = uint64(index.size) >> uint64(1)
+    for i in range(half):
+        a, row = parts[uint64(i) * every], classes[uint64(i) * every] << uint8(1)
+        index[i] = int32(min(a + uint32(UNIT) >> _7, most))
+        odd = a + uint32(2 * UNIT) >> _7
+        index[half + i] = int32(_0 if a < uint32(UNIT // 2) else min(odd, most))
+        rows[i], rows[half + i] = row, row | uint8(1)
+
+
+@kernel("i8(u2[r], u1[r], u4[r], u4[w])")
+def pairs(table: Any, tokens: Any, costs: Any, out: Any) -> Any:
+    """Fill `out` with the rates that `_pair` wants, those of rows of 256 frequencies; return how far they are shifted.
+
+    `tokens` are those of the sizes from 0 on, `costs` what a token of each frequency costs.
+    """
+    sizes, rows, most = tokens.size, table.size >> 8, _0
+    for row in range(rows):
+        for k in range(sizes):
+            most = max(most, costs[table[row << 8 | int64(tokens[k])]])
+    shift = max(int64(bit_length(uint64(most))) - int64(16), int64(0))
+    down = uint32(shift)
+    for row in range(rows):
+        begin, frequencies = row * (sizes + 2), table[row << 8 : row + 1 << 8]
+        one = costs[frequencies[tokens[1]]] >> down
+        out[begin] = one | one << _16
+        for k in range(sizes):
+            above = costs[frequencies[tokens[min(k + 2, sizes - 1)]]] >> down
+            out[begin + k + 1] = costs[frequencies[tokens[k]]] >> down | above << _16
+        out[begin + sizes + 1] = out[begin + sizes]
+    return shift
 
 
 @primitive
