@@ -79,6 +79,7 @@ class Step(NamedTuple):
     spec: Spec | None  # None: the program's result
     name: str
     at: Callable[..., Array] | None
+    into: int  # where it is made: the number of this step, or of one that hands it on
 
 
 class Ready(NamedTuple):
@@ -316,10 +317,13 @@ def _run_program(
             found = edges[index] = split_edge(before, edges + [None] * len(ready.steps))
         return found
 
-    name = ""
+    name, targets = "", list[Array | None]([None] * len(ready.steps))
     try:
-        for decode, wire, streams, givens, spec, name, _ in ready.steps:  # noqa: B007
-            target = out if spec is None else empty(spec.shape, spec.dtype)
+        for decode, wire, streams, givens, spec, name, _, into in ready.steps:  # noqa: B007
+            target = out if spec is None else targets[into]
+            if target is None:
+                assert spec is not None
+                target = targets[into] = empty(spec.shape, spec.dtype)
             decode(wire, tuple([edge(i) for i in streams]), tuple([edge(i) for i in givens]), target)
             edges.append(target)
     except FeatherweightError as error:
@@ -457,13 +461,15 @@ def _linked(
         except FrameError as error:
             error.path = codec.name
             raise
-        steps.append(Step(codec.decode, codec.wire, streams, given, edges[leaves + i], codec.name, codec.at))
+        steps.append(Step(codec.decode, codec.wire, streams, given, edges[leaves + i], codec.name, codec.at, i))
         sames.append(codec.same)
-    place = len(steps) - 1
-    while place >= 0 and steps[place].spec == edges[-1]:
-        steps[place] = steps[place]._replace(spec=None)
-        place = _made_by(steps, place, sames[place], leaves)
-    return tuple(steps), sum(_nbytes(step.spec) for step in steps if step.spec is not None)
+    for i in range(len(steps) - 1, -1, -1):
+        maker = _made_by(steps, i, sames[i], leaves)
+        if maker >= 0 and steps[maker].spec == steps[i].spec:
+            steps[maker] = steps[maker]._replace(into=steps[i].into)
+    scratch = sum(_nbytes(step.spec) for i, step in enumerate(steps[:-1]) if step.into == i and step.spec is not None)
+    last = len(steps) - 1
+    return tuple([step._replace(spec=None) if step.into == last else step for step in steps]), scratch
 
 
 _linked_before = functools.lru_cache(256)(_linked)  # the tensors of a file are coded alike, but for their wires

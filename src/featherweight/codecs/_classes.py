@@ -29,17 +29,18 @@ class Classes(NamedTuple):
     def of(cls, levels: tuple[Array, ...], shape: tuple[int, ...], error: type[ArgumentError | FrameError]) -> Self:
         """Take integers that broadcast to a shape; raises the error where they do not."""
         short = [np.asarray(each).astype(np.uint8, copy=False) for each in levels]
-        try:
-            whole = [np.broadcast_to(each, shape) for each in short]
-        except ValueError:
-            shapes = " and ".join(str(list(each.shape)) for each in short)
-            raise error(f"classes {shapes} do not broadcast to {list(shape)}") from None
+        for each in short:
+            if each.ndim > len(shape) or any(map(_apart, each.shape[::-1], shape[::-1])):
+                shapes = " and ".join(str(list(each.shape)) for each in short)
+                raise error(f"classes {shapes} do not broadcast to {list(shape)}")
         tall = [each.ndim == len(shape) > 0 and each.size == each.shape[0] > 1 for each in short]
         wide = [each.ndim < len(shape) or each.shape[:1] == (1,) for each in short]
         if math.prod(shape[1:]) < _SHORT or not all(map(operator.or_, tall, wide)):
-            return cls(np.zeros(1, np.uint8), _added(whole, shape))
+            return cls(np.zeros(1, np.uint8), _added(short, shape))
         rows = [each.reshape(-1) for each, alone in zip(short, tall, strict=True) if alone]
-        places = [each[0] for each, alone in zip(whole, tall, strict=True) if not alone]
+        places = [
+            each[0] if each.ndim == len(shape) else each for each, alone in zip(short, tall, strict=True) if not alone
+        ]
         return cls(_added(rows, shape[:1]), _added(places, shape[1:]))
 
     def counted(self) -> Array:
@@ -63,11 +64,16 @@ class Classes(NamedTuple):
         kernels.rows(self.rows, self.places, *given, out)
 
 
+def _apart(length: int, whole: int) -> bool:
+    return length not in (1, whole)
+
+
 def _added(levels: list[Array], shape: tuple[int, ...]) -> Array:
-    total = levels[0] if levels else np.zeros(shape, np.uint8)
+    """Return the sum of levels that broadcast to a shape, flat."""
+    total = levels[0] if levels else np.zeros((), np.uint8)
     for each in levels[1:]:
         total = total + each
-    return np.ascontiguousarray(total).reshape(-1)
+    return np.ascontiguousarray(total if total.shape == shape else np.broadcast_to(total, shape)).reshape(-1)
 
 
 def _counted(levels: Array) -> Array:
