@@ -481,6 +481,14 @@ def test_what_a_codec_hands_on_is_decoded_straight_into_the_result(values: AnyRe
     assert HANDED == ([True, True] if values else [False, True])
 
 
+def test_what_a_codec_hands_on_in_the_midst_of_a_program_is_not_copied() -> None:
+    x = np.rint(weights(30, 40) * 64) / 4 + 0  # the halves sum to it again: there is no -0.0
+    twice = chain(HandedOn(), values=chain(HandedOn(), values=chain(planes())))
+    HANDED.clear()
+    assert same(x, decode(encode(x, chain(Halves(), big=twice, small=twice)), codecs=MINE))
+    assert HANDED == [True] * 4
+
+
 def test_what_is_handed_on_and_lossy_is_measured_as_it_decodes() -> None:
     x, body = weights(30, 40), list[Array]()
     coded = encode_into(body.append, x, chain(HandedOn(), values=Rounded(0.01)), refs={}, measure=True)
