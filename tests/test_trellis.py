@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -75,7 +76,10 @@ def test_the_search_finds_the_best_path(states: int) -> None:
     parts = np.abs(rng.standard_normal(40) * 100).astype(np.uint32)
     weights, classes = np.full(40, 16, np.uint8), np.zeros(40, np.uint8)
     costs, decisions = np.empty(2 * states + 4, np.uint32), np.empty(40 * ((states + 7 >> 3) + 1), np.uint8)
-    index, shared = np.empty(40, np.uint32), (parts, weights, classes, *trellis_module._paired(rates.reshape(2, 64)))
+    table, pairs = np.zeros((2, 256), np.uint16), np.empty(2 * 66, np.uint32)
+    table[:, :64] = np.arange(128).reshape(2, 64)
+    shift = portable.pairs(table.reshape(-1), np.arange(64, dtype=np.uint8), rates, pairs)
+    index, shared = np.empty(40, np.uint32), (parts, weights, classes, pairs, np.uint32(64), np.uint32(shift))
     one, many = np.uint64(1), np.uint64(states)
     portable.forward(*shared, _machines.edges(states), costs, decisions, one, many)
     portable.backward(parts, _machines.paths(states), costs, decisions, one, many, index)
@@ -245,6 +249,32 @@ def test_any_model_makes_tables_that_fill_their_slots(model: tuple[int, ...], lo
     tables = _models.tables(model, low, 3, quantizers).reshape(-1, 256).astype(int)
     assert (tables.sum(1) == 1 << ggd_models.BITS).all()
     assert (tables[:, _tokens.ESCAPE :] == 1).all()
+
+
+@given(st.data(), st.integers(1, 2), st.integers(1, 5), st.integers(0, 250))
+def test_any_counts_have_a_model_and_always_the_same(
+    data: st.DataObject, quantizers: int, classes: int, low: int
+) -> None:
+    counts = np.zeros((classes * quantizers, 256), np.uint32)
+    for row in counts:
+        tokens = data.draw(st.lists(st.integers(0, 255), max_size=12))
+        row[tokens] = data.draw(st.lists(st.integers(0, 1 << 24), min_size=len(tokens), max_size=len(tokens)))
+    spoilt = [np.full(1 << size, -(1 << 60)) for size in range(1, 12)]  # what memory may hold that is used again
+    first = _models.fit(counts.reshape(-1), low, quantizers, 16)
+    del spoilt
+    assert first == _models.fit(counts.reshape(-1), low, quantizers, 16)
+    wire = ggd_module.GgdWire(0, 0, 8 if quantizers == 2 else 0, low, classes, first)  # type: ignore[arg-type]  # it has six
+    assert msgspec.convert(msgspec.to_builtins(wire), ggd_module.GgdWire) == wire
+    if quantizers == 1:
+        assert first[5] == 0
+
+    def cost(model: tuple[int, ...]) -> int:
+        table = _models.tables(model, low, classes, quantizers)
+        return int(ggd_models.cost(counts.reshape(-1), table, _models.logs()))
+
+    start = (_models.START[0], *first[1:])
+    found = _models.fit(counts.reshape(-1), low, quantizers, 16, start, rounds=2)
+    assert cost(found) <= 1.05 * cost(start) + 4096 * 64
 
 
 def test_tables_are_generalised_gaussians() -> None:

@@ -232,7 +232,7 @@ def fit(
     for each in range(0, starts.size, 2):
         # Ones begin at 8 bits or less: where all sizes weigh nothing, no small move makes a difference.
         trial[0] = max(scale + starts[each + 1], int64(64) - slope * middle - int64(12288) // starts[each])
-        trial[1], trial[2], trial[3] = slope, starts[each], int64(0)
+        trial[1], trial[2], trial[3], trial[4], trial[5] = slope, starts[each], int64(0), int64(0), int64(0)
         found = _settled(sizes, low, quantizers, logs, far, weights, totals, cost, trial)
         if found < cost:
             cost = found
