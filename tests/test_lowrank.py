@@ -241,6 +241,20 @@ def test_streams_that_do_not_fit_are_refused() -> None:
             lowrank.CODEC.decode(wire, (left, right), (), np.empty((6, 5, 9), np.float32))
 
 
+@pytest.mark.parametrize(("rank", "error"), [(4, 1e-3), (96, 1e-5)])
+def test_the_recipe_takes_what_is_smaller_factors_or_the_weights(rank: int, error: float) -> None:
+    rng = np.random.default_rng(2)
+    x = (rng.normal(size=(96, rank)) @ rng.normal(size=(rank, 120))).astype(np.float32)
+    frame, plain = fw.encode(x, f"low-rank(error={error})"), fw.encode(x, "lossless-small")
+    decoded = fw.decode(frame)
+    if rank == 4:
+        assert len(frame) < len(plain) / 5
+        assert 0 < np.square(decoded - x).sum() < 1.1 * error * np.square(x).sum()
+    else:
+        assert len(frame) <= len(plain) + 32
+        assert decoded.tobytes() == x.tobytes()
+
+
 @pytest.mark.slow
 def test_half_the_rank_keeps_most_of_a_real_network() -> None:
     path = DATA / "cifar10_resnet20.safetensors"

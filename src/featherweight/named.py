@@ -82,7 +82,9 @@ def _weightless(sparsity: float = 0.92, bits: int = 4, extra: int = 7, filter: s
 
 
 def _low_rank(error: float = 0.01, form: str = "auto") -> str:
-    return f"weights(lowrank(error={error!r}, form={form}, left=auto(small), right=auto(small)))"
+    factors = "bf16" if error >= 1e-4 else "f32"  # rounded to bf16 they add some millionths
+    product = f"lowrank(error={error!r}, form={form}, type={factors}, left=auto(small), right=auto(small))"
+    return f"weights(smallest([{product}, auto(small)]))"
 
 
 def _topk(fraction: float = 0.01) -> str:
@@ -148,7 +150,9 @@ NAMED: Mapping[str, Named] = {
         knob="bits",
         choices=(2, 3, 4, 5, 6, 7, 8),
     ),
-    "low-rank": Named("Truncated singular value decomposition, of matrices and of filters.", _low_rank),
+    "low-rank": Named(
+        "Truncated singular value decomposition where that is smaller, of matrices and of filters.", _low_rank
+    ),
     "3lc": Named(
         "For gradients, Lim, Andersen and Kaminsky 2019: three values, base 3^5, zero runs.",
         _3lc,
