@@ -12,8 +12,8 @@ import pytest
 import featherweight
 from featherweight import Goal, goals, writing
 from featherweight.dtypes import Array
-from featherweight.encoder import Error
 from featherweight.errors import ArgumentError
+from featherweight.losses import Error
 from featherweight.plan import Plan
 from featherweight.recipes import text
 

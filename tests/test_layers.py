@@ -23,6 +23,7 @@ FLOORS = [
     {"stage", "kernel"},
     {"codecs", "frame"},
     {"auto", "named", "prune", "smooth", "weights", "recipes"},
+    {"linking", "losses"},
     {"decoder", "encoder"},
     {"engine", "lookups"},
     {"formats"},

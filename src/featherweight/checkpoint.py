@@ -22,7 +22,6 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.dtypes import Array
-from featherweight.encoder import Error
 from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
 from featherweight.errors import ArgumentError, LimitError
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint, write_checkpoint
@@ -31,6 +30,7 @@ from featherweight.formats.fw import FwFile, FwWriter, create
 from featherweight.formats.memory import from_arrays
 from featherweight.goals import Goal, Outcome, reach
 from featherweight.lookups import Lookup
+from featherweight.losses import Error
 from featherweight.plan import Plan
 from featherweight.stage import AnyRecipe, Codec
 from featherweight.writing import (

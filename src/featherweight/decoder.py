@@ -7,7 +7,6 @@ records, ports, references, the caller's limit. What is left to a codec is the c
 from __future__ import annotations
 
 import collections
-import functools
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +14,15 @@ from concurrent.futures import Executor, wait
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
-from featherweight import codecs as codec_table
 from featherweight import dtypes
 from featherweight.dtypes import Array
 from featherweight.errors import (
-    ArgumentError,
     BaseMismatchError,
     FeatherweightError,
     FrameError,
     LimitError,
-    UnsupportedError,
 )
 from featherweight.frame import (
     FLAT,
@@ -40,17 +35,15 @@ from featherweight.frame import (
     checksum,
     piece_shape,
     sizes_and_digests,
-    spec_of,
     whole_rows,
 )
+from featherweight.linking import Ready, edges_of, link, nbytes
 from featherweight.stage import Codec, Spec
 
 __all__ = [
     "Fetch",
     "Part",
     "Plan",
-    "Ready",
-    "Step",
     "digest",
     "leaves_of",
     "parts_between",
@@ -63,31 +56,6 @@ __all__ = [
 
 Fetch = Callable[[int, int], Any]
 """(offset, length) of the body to bytes."""
-
-
-_Link = tuple[int | str, tuple[int, ...], tuple[int, ...]]
-"""A node without its wire: codec, streams, given."""
-
-
-class Step(NamedTuple):
-    """A node made ready to run."""
-
-    decode: Callable[..., None]
-    wire: Any
-    streams: tuple[int, ...]
-    given: tuple[int, ...]
-    spec: Spec | None  # None: the program's result
-    name: str
-    at: Callable[..., Array] | None
-    into: int  # where it is made: the number of this step, or of one that hands it on
-
-
-class Ready(NamedTuple):
-    """A program with its codecs at hand; `scratch` is the bytes of its intermediates."""
-
-    program: Program
-    steps: tuple[Step, ...]
-    scratch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +123,8 @@ def prepare(frame: Frame, refs: Mapping[str, Array], codecs: Mapping[str, Codec]
         needed = ", ".join(map(repr, missing))
         raise BaseMismatchError(f"this was encoded against {needed}, which is needed again and has no such tensor here")
     arrays = tuple(dtypes.native(refs[name]) for name in frame.refs)
-    edges = _edges(frame.root, frame.spec, [Spec(a.dtype, a.shape) for a in arrays], ())
-    root = _ready(frame.root, edges, codecs)
+    edges = edges_of(frame.root, frame.spec, [Spec(a.dtype, a.shape) for a in arrays], ())
+    root = link(frame.root, edges, codecs)
     cuts, offset, branch_need = [], 0, 0
     leaves = [i for i, leaf in enumerate(frame.root.leaves) if leaf[0] == SPLIT]
     for leaf, split in zip(leaves, frame.splits, strict=True):
@@ -176,12 +144,12 @@ def prepare(frame: Frame, refs: Mapping[str, Array], codecs: Mapping[str, Codec]
                     [Spec(e.dtype, _part_shape(e.shape, whole.shape, piece.shape)) for e in group]
                     for group in ([Spec(a.dtype, a.shape) for a in arrays], edges)
                 ]
-                ready[branch] = _ready(program, _edges(program, piece, *outside), codecs)
+                ready[branch] = link(program, edges_of(program, piece, *outside), codecs)
         cuts.append(_Cut(whole, split.step, ready, tuple(parts)))
         branch_need = max([branch_need, *(r.scratch + largest for r in ready.values())])
     size = sum(sizes_and_digests(frame.root, frame.record)[0])
     need = frame.nbytes + root.scratch + size + workers * branch_need
-    need += sum(_nbytes(cut.spec) for cut in cuts) if root.steps else 0
+    need += sum(nbytes(cut.spec) for cut in cuts) if root.steps else 0
     if need > max_bytes:
         raise LimitError(f"decoding needs {need} bytes, max_bytes allows {max_bytes}: raise it if you trust the source")
     return Plan(frame.spec, root, frame.record, offset, size, tuple(cuts), tuple(zip(frame.refs, arrays, strict=True)))
@@ -399,98 +367,6 @@ def _unpack(leaf: tuple[int, ...], data: Array) -> Array:
     return array.reshape(leaf[2:]) if leaf[0] == SHAPED else array
 
 
-def _nbytes(spec: Spec) -> int:
-    return math.prod(spec.shape) * spec.dtype.itemsize
-
-
 def _part_shape(shape: tuple[int, ...], whole: tuple[int, ...], piece: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape that `reference_part` gives, as far as ports care: dimensions."""
     return piece if shape == whole else shape
-
-
-def _edges(program: Program, out: Spec, refs: Sequence[Spec], given: Sequence[Spec]) -> list[Spec]:
-    """Return the spec of every edge; a stored leaf of unknown length counts as empty."""
-    edges = []
-    for leaf in program.leaves:
-        if leaf[0] == FLAT:
-            edges.append(Spec(dtypes.of(leaf[1]).dtype, (0,)))
-        elif leaf[0] in (SHAPED, SPLIT):
-            edges.append(spec_of(leaf[1:]))
-        else:
-            edges.append((refs if leaf[0] == REFERENCE else given)[leaf[1]])
-    edges += [spec_of(spec) for spec in program.specs]
-    return [*edges, out] if program.nodes else edges
-
-
-def _ready(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec]) -> Ready:
-    links = tuple([(node.codec, node.streams, node.given) for node in program.nodes])
-    place = len(program.leaves), tuple(edges)
-    own = any(isinstance(node.codec, str) for node in program.nodes)
-    steps, scratch = _linked(links, *place, codecs) if own else _linked_before(links, *place)
-    ready = []
-    for node, step in zip(program.nodes, steps, strict=True):
-        try:
-            wire = msgspec.convert(node.wire, step.wire)
-        except FrameError as error:
-            error.path = step.name
-            raise
-        except (msgspec.ValidationError, RecursionError, OverflowError) as error:
-            if isinstance(node.wire, list) and len(node.wire) > len(step.wire.__struct_fields__):
-                raise UnsupportedError(
-                    f"its record is longer than known here: upgrade ({error})", path=step.name
-                ) from None
-            raise FrameError(f"its record is not well-formed: {error}", path=step.name) from None
-        ready.append(Step(step.decode, wire, *step[2:]))
-    return Ready(program, tuple(ready), scratch)
-
-
-def _linked(
-    links: tuple[_Link, ...], leaves: int, edges: tuple[Spec, ...], codecs: Mapping[str, Codec] = {}
-) -> tuple[tuple[Step, ...], int]:
-    """Check nodes against the ports of their codecs; return steps, with the type of their wire, and their scratch."""
-    steps, sames = [], []
-    for i, (which, streams, given) in enumerate(links):
-        codec = _resolve(which, codecs)
-        few = len(codec.streams) > 0 and not streams
-        if few or len(streams) > len(codec.streams) or len(given) > len(codec.given):
-            raise FrameError(f"{len(streams)} streams and {len(given)} given", path=codec.name)
-        try:
-            codec.out.check(edges[leaves + i], FrameError)
-            for port, edge in (*zip(codec.streams, streams, strict=False), *zip(codec.given, given, strict=False)):
-                port.check(edges[edge], FrameError)
-        except FrameError as error:
-            error.path = codec.name
-            raise
-        steps.append(Step(codec.decode, codec.wire, streams, given, edges[leaves + i], codec.name, codec.at, i))
-        sames.append(codec.same)
-    for i in range(len(steps) - 1, -1, -1):
-        maker = _made_by(steps, i, sames[i], leaves)
-        if maker >= 0 and steps[maker].spec == steps[i].spec:
-            steps[maker] = steps[maker]._replace(into=steps[i].into)
-    scratch = sum(_nbytes(step.spec) for i, step in enumerate(steps[:-1]) if step.into == i and step.spec is not None)
-    last = len(steps) - 1
-    return tuple([step._replace(spec=None) if step.into == last else step for step in steps]), scratch
-
-
-_linked_before = functools.lru_cache(256)(_linked)  # the tensors of a file are coded alike, but for their wires
-
-
-def _made_by(steps: Sequence[Step], place: int, same: int | None, leaves: int) -> int:
-    """Return the step that makes what another returns as it is, -1 if that is none, or others need it, too."""
-    streams = steps[place].streams
-    if same is None or same >= len(streams):
-        return -1
-    uses = sum((*step.streams, *step.given).count(streams[same]) for step in steps)
-    return streams[same] - leaves if uses == 1 else -1
-
-
-def _resolve(which: int | str, codecs: Mapping[str, Codec]) -> Codec:
-    if isinstance(which, str):
-        if which not in codecs:
-            raise UnsupportedError(f"codec {which!r} is unknown here: pass it in codecs= or upgrade")
-        found: Any = codecs[which]
-        codec = getattr(found, "codec", found)  # a stage or its class will do
-        if not isinstance(codec, Codec):
-            raise ArgumentError(f"codecs[{which!r}] must be a Codec or a stage's class, not {found!r}")
-        return codec
-    return codec_table.codec(which)

@@ -18,7 +18,6 @@ import numpy as np
 
 from featherweight import codecs as codec_table
 from featherweight import dtypes
-from featherweight.codecs._kernels import _floats
 from featherweight.decoder import digest, reference_part
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError, within
@@ -36,57 +35,13 @@ from featherweight.frame import (
     checksum,
     piece_shape,
 )
+from featherweight.losses import Error, measured
 from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage, hints_of, is_bare
 
-__all__ = ["Coded", "Error", "Loadable", "Mapper", "Piece", "decibels", "encode_into", "joined", "over", "step_of"]
-
-_MEASURED = 1 << 16  # elements of which errors are measured at a time: they stay in the cache
+__all__ = ["Coded", "Loadable", "Mapper", "Piece", "encode_into", "step_of"]
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 """Like `map`, in order, perhaps with some of it under way at once."""
-
-
-class Error(NamedTuple):
-    """What lossy coding costs: sum of the squared errors, sum of the squares, largest absolute error."""
-
-    noise: float = 0.0
-    signal: float = 0.0
-    largest: float = 0.0
-
-    def __add__(self, other: Error) -> Error:  # type: ignore[override]
-        """Join the errors of two parts."""
-        return Error(self.noise + other.noise, self.signal + other.signal, max(self.largest, other.largest))
-
-    @property
-    def nmse(self) -> float:
-        """Noise over signal."""
-        return over(self.noise, self.signal)
-
-
-def joined(errors: Iterable[tuple[int, Error | None]]) -> Error:
-    """Join the errors of tensors, each with its dimensions, as goals count them.
-
-    Those of two dimensions or more make it up, if there are any, but for the largest, which is that of all.
-    """
-    vectors, matrices = Error(), Error()
-    for dimensions, error in errors:
-        if error is not None and dimensions > 1:
-            matrices += error
-        elif error is not None:
-            vectors += error
-    return (matrices if matrices.signal else vectors)._replace(largest=max(vectors.largest, matrices.largest))
-
-
-def over(noise: float, signal: float) -> float:
-    """Return the normalised error: no noise is none of any signal."""
-    return noise / signal if signal else math.inf if noise else 0.0
-
-
-def decibels(nmse: float) -> float:
-    """Return the ratio of signal to noise."""
-    if math.isnan(nmse):
-        return nmse
-    return math.inf if nmse == 0 else -math.inf if nmse == math.inf else -10 * math.log10(nmse)
 
 
 class Coded(NamedTuple):
@@ -186,7 +141,7 @@ def encode_into(
     error = None
     if measure and not made.exact:
         whole = made.number < 0 or program.leaves[made.number][0] != SPLIT
-        error = _error(x, made.value()) if whole else program.error
+        error = measured(x, made.value()) if whole else program.error
     piece = program.finish(made)
     for data in piece.body:
         write(data)
@@ -199,22 +154,6 @@ def encode_into(
     refs_used = tuple(names[i] for i in used)
     frame = Frame(out, root, piece.record, tuple(program.splits), tuple(branches), refs_used)
     return Coded(frame, made.exact, error, made.value if keep else None)
-
-
-def _error(x: Array, decoded: Array) -> Error:
-    """Measure block by block, so that few wide numbers are in memory."""
-    left, right, total = x.reshape(-1), decoded.reshape(-1), Error()
-    kind = dtypes.of(x.dtype).kind
-    for start in range(0, x.size, _MEASURED):
-        a, b = left[start : start + _MEASURED], right[start : start + _MEASURED]
-        with np.errstate(all="ignore"):
-            if kind == "f":
-                total += Error(*_floats.apart(_floats.wide(a), _floats.wide(b)))
-                continue
-            wide = a.astype(np.complex128 if kind == "c" else np.float64)
-            d = b.astype(wide.dtype) - wide
-            total += Error(float(np.vdot(d, d).real), float(np.vdot(wide, wide).real), float(np.abs(d).max()))
-    return total
 
 
 def _renumber(program: Program, used: list[int], leaves: int) -> Program:
@@ -459,7 +398,7 @@ class _Builder:
         self.splits.append(Pieces(step, tuple(pieces)))
         if measure and not exact:
             for part in (flat[i * step : (i + 1) * step] for i in lossless):
-                self.error += _error(part, part)
+                self.error += measured(part, part)
 
         def value() -> Array:
             return x if exact else np.concatenate([part.reshape(-1) for part in decoded]).reshape(x.shape)
@@ -477,7 +416,7 @@ def _encode_unit(recipe: AnyRecipe, keep: bool, measure: bool, unit: _Unit) -> P
     if made.exact:
         return piece._replace(decoded=x if keep else None)
     decoded = made.value()
-    return piece._replace(error=_error(x, decoded) if measure else None, decoded=decoded if keep else None)
+    return piece._replace(error=measured(x, decoded) if measure else None, decoded=decoded if keep else None)
 
 
 def _names(recipe: AnyRecipe | None) -> set[str]:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from featherweight.encoder import Error, decibels
 from featherweight.errors import ArgumentError
+from featherweight.losses import Error, decibels
 from featherweight.plan import Plan, step
 from featherweight.recipes import Family
 

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from featherweight.decoder import Fetch, Part, Plan, Ready, leaves_of, prepare, reference_part, run, verify
+from featherweight.decoder import Fetch, Part, Plan, leaves_of, prepare, reference_part, run, verify
 from featherweight.dtypes import Array
 from featherweight.engine import MAX_BYTES
 from featherweight.errors import ArgumentError, FeatherweightError, FrameError
 from featherweight.frame import GIVEN, SPLIT, parse, piece_shape
+from featherweight.linking import Ready
 from featherweight.stage import Codec, Spec
 
 __all__ = ["Lookup", "lookup"]

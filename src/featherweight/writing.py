@@ -20,13 +20,14 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Error, Mapper, encode_into, joined
+from featherweight.encoder import Coded, Mapper, encode_into
 from featherweight.errors import within
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint
 from featherweight.formats._io import Where, create_target, is_stream
 from featherweight.formats.fw import FwFile, FwWriter
 from featherweight.formats.memory import from_arrays
 from featherweight.goals import Outcome
+from featherweight.losses import Error, joined
 from featherweight.plan import Plan
 from featherweight.stage import AnyRecipe
 

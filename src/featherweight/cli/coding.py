@@ -134,7 +134,7 @@ def _tell_lossy(found: Encoded, *, told: bool) -> None:
         some = f", with knobs of their own for {count(len(found.plan.chosen), 'tensor')}" if found.plan.chosen else ""
         say(f"The recipe is {clean(found.plan.named or '')}{some}.")
     if found.error is not None:
-        from featherweight.encoder import decibels
+        from featherweight.losses import decibels
 
         nmse, snr = exponent(found.error.nmse), significant(decibels(found.error.nmse))
         errors = f"NMSE {nmse}, SNR {snr} dB, largest error {exponent(found.error.largest)}"

@@ -136,7 +136,7 @@ def inspect_summary(report: Report) -> Iterator[str]:
 
 def diff_report(first: TensorFile, second: TensorFile, found: Sequence[Difference]) -> Report:
     """Sum up a comparison; what is no finite number is null."""
-    from featherweight.encoder import decibels, over
+    from featherweight.losses import decibels, over
 
     noise, signal = (sum(getattr(each, key) or 0.0 for each in found) for key in ("noise", "signal"))
     largest = [each.largest for each in found if each.largest is not None]

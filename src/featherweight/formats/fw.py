@@ -24,13 +24,14 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.decoder import Plan, parts_between, prepare, run, run_range
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Error, Loadable, Mapper, decibels, encode_into, joined
+from featherweight.encoder import Coded, Loadable, Mapper, encode_into
 from featherweight.engine import MAX_BYTES, check_out, workers
 from featherweight.errors import ArgumentError, FrameError, TruncatedError, UnsupportedError, within
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
 from featherweight.formats._io import Source, Where, create_target
 from featherweight.frame import Frame, body_size, check, checksum
 from featherweight.lookups import Lookup
+from featherweight.losses import Error, decibels, joined
 from featherweight.stage import AnyRecipe, Codec
 
 __all__ = ["MAGIC", "Entry", "FwFile", "FwWriter", "Loss", "create", "read", "write"]
