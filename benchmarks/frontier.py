@@ -5,13 +5,8 @@ A rival codes at a setting, and what comes of it is measured; ours are then aske
 dimensions or more, from decoded weights. Sizes are bytes on disk, of NNCodec and of ours; of the others, of blobs.
 
 Parts: `minilm` and `resnet` (2-D tensors, against NNCodec), `networks` (whole, with 1-D tensors, which both round;
-and accuracy), `accuracy` (sizes where networks fall by so many points), `formats` (fixed-rate formats and
-error-bounded coders on MiniLM), `bounds`, and `growth` (speed and memory as tensors grow).
-
-NNCodec wants a NumPy and a torch of its own, so it runs under an interpreter of its own, that of --nncodec or
-FEATHERWEIGHT_NNCODEC:
-
-    python3 -m venv nncodec && nncodec/bin/pip install nncodec==2.1.3 'numpy<2' torch
+and accuracy), `formats` (fixed-rate formats and error-bounded coders on MiniLM), `bounds`, and `growth` (speed and
+memory as tensors grow). Sizes where networks fall by so many points are in `papers`.
 
 Results are kept as they are made: a run that is broken off goes on where it was.
 """
@@ -21,18 +16,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import itertools
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -40,10 +32,8 @@ import featherweight
 from benchmarks import _data, _networks, memory, papers
 from benchmarks._common import (
     RESULTS,
-    ROOT,
     WORK,
     AbsentError,
-    FailedError,
     all_cores,
     attempt,
     exit_code,
@@ -53,22 +43,22 @@ from benchmarks._common import (
     save,
     table,
 )
+from benchmarks._data import nmse, weighty
 from benchmarks._formats import FORMATS
+from benchmarks._nncodec_process import NNCODEC, NNCodec, add_option, interpreter
 from featherweight import Goal
 
 Array = _data.Array
 Tensors = Mapping[str, Array]
 Point = dict[str, Any]
 
-PARTS = ("bounds", "minilm", "resnet", "networks", "accuracy", "formats", "growth")
+PARTS = ("bounds", "minilm", "resnet", "networks", "formats", "growth")
 DEFAULT, BEST, SCALAR = "tcq", "tcq(states=64)", "ecsq"
 RECIPES = (DEFAULT, BEST, SCALAR)
 BF16 = "vectors=bf16"
 QPS = (-32, -28, -24, -20, -16, -12)
 SCALAR_QPS = (-24,)
 WHOLE_QPS = (-28, -24, -20, -16)
-TURNED_QPS = range(-44, -3)
-NNCODEC = "NNCodec"
 RESNET = "ResNet-56"
 QUICK = "synthetic"
 SCALES = 64  # of the histogram of scales, an octave
@@ -80,19 +70,14 @@ STEP = 0.01  # of `growth`: about 3 bits a weight
 def main(arguments: list[str]) -> int:
     parser = options(__doc__, name="frontier")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part; may be repeated")
-    parser.add_argument("--network", action="append", help="of `networks` and `accuracy` only this; may be repeated")
+    parser.add_argument("--network", action="append", help="of `networks` only this; may be repeated")
     parser.add_argument("--qp", action="append", type=int, help="NNCodec's setting, only this; may be repeated")
     parser.add_argument("--recipe", action="append", help=f"of ours only this (default: {', '.join(RECIPES)})")
     parser.add_argument("--rounds", type=int, default=2, help="how often all is coded (default: %(default)s)")
-    parser.add_argument(
-        "--images", type=int, default=papers.IMAGES, help="training images that choose (default: %(default)s)"
-    )
     parser.add_argument("--huge", action="store_true", help="`growth` up to 1 Gi weights; 6 GiB of disk")
     parser.add_argument("--dir", type=Path, default=WORK, help="where the files of `growth` go meanwhile")
     parser.add_argument("--again", action="store_true", help="measure anew what results are there of")
-    parser.add_argument(
-        "--nncodec", metavar="PYTHON", default=os.environ.get("FEATHERWEIGHT_NNCODEC"), help="see above"
-    )
+    add_option(parser)
     chosen = parser.parse_args(arguments)
     chosen.nncodec = chosen.nncodec and str(Path(chosen.nncodec).absolute())
     if unknown := set(chosen.network or ()) - set(known()):
@@ -164,12 +149,6 @@ def _work(chosen: argparse.Namespace) -> Iterator[Work]:
         for name in names:
             keys = [("networks", name, NNCODEC, setting) for setting in _settings(chosen.qp or WHOLE_QPS)]
             yield f"{name} whole, {NNCODEC}", keys, _against(python, name, _rounded(recipes), rounds)
-    if "accuracy" in parts:
-        ways = (NNCODEC, *_rounded((DEFAULT, BEST)), *(way.name for way in papers.FISHER))
-        for name, way in itertools.product(names, ways):
-            if name in _networks.NETWORKS:
-                keys = [("accuracy", name, way, "")]
-                yield f"{name}, accuracy, {way}", keys, functools.partial(_falls, python, name, way, chosen.images)
     if "formats" in parts:
         case = QUICK if chosen.quick else "MiniLM"
         for number, rival in list(enumerate(FORMATS))[:: 6 if chosen.quick else 1]:
@@ -208,7 +187,7 @@ def _against(python: str | None, case: str, recipes: list[str], rounds: int) -> 
             points = isolated(
                 "benchmarks.frontier:beside_nncodec",
                 1,
-                python=_interpreter(python),
+                python=interpreter(python),
                 part=part,
                 case=case,
                 settings=[key[3] for key in missing],
@@ -232,71 +211,12 @@ def _archive(folder: Path | str, number: int, coder: str) -> Path:
     return Path(folder) / f"decoded {number} {coder}.npz"
 
 
-def _interpreter(python: str | None) -> str:
-    if not python:
-        raise AbsentError("NNCodec needs an interpreter of its own, --nncodec: python -m benchmarks frontier --help")
-    if not Path(python).exists():
-        raise AbsentError(f"--nncodec: {python} is not there")
-    return python
-
-
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
     """Give a folder in memory where there is one."""
     memory_backed = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory_backed if memory_backed.is_dir() else None) as name:
         yield Path(name)
-
-
-class NNCodec:
-    """NNCodec in a process of its own; a context."""
-
-    def __init__(self, python: str, tensors: Tensors, folder: Path) -> None:
-        """Write `tensors` where the process finds them: as f32, or i32, for it takes no others."""
-        self.source, self.stream = folder / "tensors.npz", folder / "coded.nnc"
-        as_known = {name: x.astype(np.int32 if x.dtype.kind in "iub" else np.float32) for name, x in tensors.items()}
-        np.savez(self.source, **as_known)
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        self.process = subprocess.Popen(
-            [python, str(ROOT / "benchmarks" / "_nncodec.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**environment, "OMP_NUM_THREADS": "1"},
-        )
-
-    def __enter__(self) -> Self:
-        self.versions = self._answer()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def code(self, setting: str, decoded: Path, rounds: int = 1) -> dict[str, Any]:
-        """Code at a setting (``trellis, qp -24``), and put what is decoded there."""
-        assert self.process.stdin is not None
-        kind, _, qp = setting.partition(", qp ")
-        request = {
-            "tensors": str(self.source),
-            "qp": int(qp),
-            "trellis": kind == "trellis",
-            "stream": str(self.stream),
-            "decoded": str(decoded),
-            "rounds": rounds,
-        }
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        answer = json.loads(line) if line else {"failed": "it ended: is nncodec installed there?"}
-        if "failed" in answer:
-            raise FailedError(f"NNCodec: {answer['failed']}")
-        return answer
 
 
 def beside_nncodec(
@@ -350,22 +270,6 @@ def _synthetic() -> dict[str, Array]:
     filters, bias = random.standard_normal((32, 16, 3, 3)) / 4, random.standard_normal(32)
     arrays = {"matrix": matrix * np.exp2(random.standard_normal(256)), "filters": filters, "bias": bias}
     return {name: (array / 20).astype(np.float32) for name, array in arrays.items()}
-
-
-def weighty(x: Array) -> bool:
-    """Say whether a tensor is one that may be spoilt."""
-    return x.ndim > 1 and x.dtype.kind not in "iub"
-
-
-def nmse(tensors: Tensors, decoded: Tensors) -> float:
-    """Return Σ(w - ŵ)² / Σw² over floats of two dimensions or more; ours may spoil no others."""
-    noise = signal = 0.0
-    for name, x in tensors.items():
-        if weighty(x):
-            values = x.astype(np.float64)
-            noise += float(np.square(values - decoded[name].astype(np.float64)).sum())
-            signal += float(np.square(values).sum())
-    return noise / signal
 
 
 def _figures(tensors: Tensors, coded: int, error: float) -> dict[str, Any]:
@@ -491,78 +395,6 @@ def variances(x: Array, rounds: int = 8) -> Array:
         row = np.maximum((squares / column).mean(1, keepdims=True), least)
         column = np.maximum((squares / row).mean(0, keepdims=True), 2.0**-40)
     return np.maximum(row * column, least)
-
-
-# Sizes at equal accuracy
-
-
-class Turned(papers.Bench):
-    """A network coded by NNCodec: the knob is a setting."""
-
-    def __init__(self, path: str, python: str) -> None:
-        super().__init__(path, papers.Way(papers.BASELINE, "{}"))
-        self.python = python
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        folder = Path(self.folder.name)
-        self.archive = folder / "decoded.npz"
-        self.rival = NNCodec(self.python, self.original, folder).__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.rival.__exit__(*error)
-        super().__exit__(*error)
-
-    def code(self, knob: float | str) -> papers.Coded:
-        """Return what the network comes to at a setting."""
-        if knob not in self.done:
-            coded = self.rival.code(str(knob), self.archive)["coded"]
-            with np.load(self.archive) as file:
-                tensors = dict(file)
-            self.done[knob] = papers.Coded(str(knob), coded, {}, nmse(self.original, tensors), tensors)
-        return self.done[knob]
-
-    def line(self, cost: Callable[[papers.Coded], float], goals: Sequence[float]) -> list[Point]:
-        """Go from fine to coarse: by four where nothing is lost yet."""
-        found: dict[int, Point] = {}
-
-        def at(qp: int) -> float:
-            if qp not in found:
-                setting = _settings([qp])[0]
-                coded = self.code(setting)
-                lost = round(cost(coded), 6)
-                found[qp] = {"knob": setting, "coded": coded.size, "nmse": coded.nmse, "cost": lost}
-            return float(found[qp]["cost"])
-
-        for qp in TURNED_QPS[::4]:
-            if at(qp) > goals[-1] and qp - 4 in found and at(qp - 4) > goals[-1]:
-                break
-        known = sorted(found)
-        for low, high in itertools.pairwise(known):
-            if at(low) <= goals[-1] and at(high) > goals[0]:
-                for qp in range(low + 1, high):
-                    at(qp)
-        return [found[qp] for qp in sorted(found)]
-
-
-def _falls(python: str | None, name: str, way: str, images: int, missing: list[Key]) -> list[Point]:
-    """Return the smallest a network becomes where it falls by so many points, chosen on training images."""
-    path, fisher = _networks.NETWORKS[name].path(), {each.name: each for each in papers.FISHER}
-    bench = (
-        Turned(path, _interpreter(python))
-        if way == NNCODEC
-        else papers.Bench(path, fisher.get(way) or papers.Way(way, _with_step(way), unit=1.7), name)
-    )
-    with bench:
-        before, line, chosen = papers.falls(bench, name, images)
-        reached = [{**point, "coded": coded.size, "nmse": coded.nmse} for point, coded in chosen]
-    key = {"part": "accuracy", "case": name, "rival": way, "setting": ""}
-    return [{**key, "bytes": bench.source, "before": before, "images": images, "line": line, "reached": reached}]
-
-
-def _with_step(recipe: str) -> str:
-    return recipe[:-1] + ", step={})" if recipe.endswith(")") else recipe + "(step={})"
 
 
 # Growth
@@ -696,21 +528,6 @@ def _wholes(points: Sequence[Point]) -> str:
     return table(["whole network", "squared error", "NNCodec, bytes", *recipes, "accuracy: before: of each"], lines)
 
 
-def _equal_accuracy(points: Sequence[Point]) -> str:
-    """Show ratios at a fall of accuracy, and what fell on the test set."""
-    lines = []
-    for name in dict.fromkeys(point["case"] for point in points):
-        for point in (point for point in points if point["case"] == name):
-            found = {entry["fall"]: entry for entry in point["reached"]}
-            cells = [
-                f"{point['bytes'] / found[fall]['coded']:.2f} x ({-found[fall]['down']:+.2f})" if fall in found else ""
-                for fall in papers.FALLS
-            ]
-            way = point["rival"]
-            lines.append([f"{name}, {way if way == NNCODEC else f'**{way}**'}", *cells])
-    return table(["ratio at a fall of", *(f"{fall:g}" for fall in papers.FALLS)], lines)
-
-
 def _grown(points: Sequence[Point]) -> str:
     lines = [
         [
@@ -746,7 +563,6 @@ SHOWN: dict[str, Callable[[Sequence[Point]], str]] = {
     "minilm": _pairs,
     "resnet": in_lines,
     "networks": _wholes,
-    "accuracy": _equal_accuracy,
     "formats": in_lines,
     "growth": _grown,
 }

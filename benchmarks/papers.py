@@ -24,7 +24,9 @@ import numpy as np
 
 import featherweight
 from benchmarks import _limits, _networks
-from benchmarks._common import RESULTS, AbsentError, attempt, exit_code, options, save, table
+from benchmarks._common import RESULTS, AbsentError, FailedError, attempt, exit_code, options, save, table
+from benchmarks._data import nmse
+from benchmarks._nncodec_process import NNCODEC, NNCodec, add_option, interpreter
 from featherweight import ArgumentError, Plan, recipes
 from featherweight.checkpoint import TensorFile
 from featherweight.codecs import codec
@@ -35,7 +37,7 @@ Case = dict[str, Any]
 FALLS = (0.1, 0.2, 0.5, 1.0, 2.0)
 ERRORS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the networks without a test set
 HALVINGS = 3  # of the gaps between doubled steps
-FINER = 2  # more of them where the cost passes what is asked for
+FINER, NEAR = 4, 0.015  # more of them where the cost passes what is asked for, while sizes differ by so much
 PARTS = ("values", "positions", "codebooks", "1-D tensors", "headers")
 
 
@@ -45,7 +47,8 @@ class Way:
 
     `recipe` holds braces where the knob goes, or leaves it to a plan. It is a step, or one of `settings`; a way with
     neither is one point. `unit` is the step of a uniform quantizer that is about as fine as a knob of 1. With `powers`,
-    errors count by Fisher's information to each of them in turn, and the knob is a power and a step.
+    errors count by Fisher's information to each of them in turn, and the knob is a power and a step. Of a `rival` that
+    is coded by a process of its own the knob is a setting.
     """
 
     name: str
@@ -53,6 +56,12 @@ class Way:
     settings: tuple[str, ...] = ()
     unit: float = 1.0
     powers: tuple[float, ...] = ()
+    rival: bool = False
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is no point in it but where networks are scored: other benchmarks have errors."""
+        return bool(self.powers) or self.rival
 
 
 def _grid(**knobs: Sequence[object]) -> tuple[str, ...]:
@@ -65,12 +74,15 @@ FISHER = (
     Way("tcq, Fisher", "tcq(states=64, vectors=bf16)", unit=1.76, powers=(0.5, 1.0)),
     Way("ecsq, Fisher", "ecsq(vectors=bf16)", unit=1.08, powers=(0.5, 1.0)),
 )
+QPS = range(-44, -3)  # NNCodec's settings, from fine to coarse
 INPUTS = 300  # training images that tell of Fisher's information
 IMAGES = 2500  # training images that choose
 WAYS = (
     Way(BASELINE, "uniform step {}, entropies of all tensors together, no file"),
-    Way("tcq", "tcq(step={}, vectors=bf16)"),
-    Way("ecsq", "ecsq(step={}, vectors=bf16)"),
+    Way(NNCODEC, "trellis, qp {}", rival=True),
+    Way("tcq", "tcq(step={}, vectors=bf16)", unit=1.76),
+    Way("tcq(states=64)", "tcq(states=64, step={}, vectors=bf16)", unit=1.76),
+    Way("ecsq", "ecsq(step={}, vectors=bf16)", unit=1.08),
     *FISHER,
     Way(
         "deep-compression",
@@ -109,6 +121,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--images", type=int, default=IMAGES, help="training images that choose (default: %(default)s)")
     parser.add_argument("--again", action="store_true", help="measure anew what results are there of")
+    add_option(parser)
     chosen = parser.parse_args(arguments)
     names = chosen.network or ([QUICK] if chosen.quick else [*_networks.NETWORKS, *_networks.SILENT])
     unknown = [name for name in names if name not in {*_networks.NETWORKS, *_networks.SILENT}]
@@ -122,22 +135,25 @@ def main(arguments: list[str]) -> int:
     ways = [known.get(name) or Way(name, name) for name in chosen.recipe or known]
     cases = _kept(chosen)
     skipped: list[dict[str, str]] = []
+    settings = argparse.Namespace(**{**vars(chosen), "nncodec": bool(chosen.nncodec)})
     for name, way in itertools.product(names, ways):
-        if ((name, way.name) in cases and not chosen.again) or (way.powers and name not in _networks.NETWORKS):
+        if ((name, way.name) in cases and not chosen.again) or (way.scored and name not in _networks.NETWORKS):
             continue
         print(f"{name}, {way.name} …", file=sys.stderr, flush=True)
         begin = time.perf_counter()
         try:
-            case = (by_fall if name in _networks.NETWORKS else by_error)(name, way, chosen.images)
-        except (AbsentError, ArgumentError) as error:
-            kind = "skipped" if isinstance(error, AbsentError) or way.name not in recipes.NAMED else "failed"
+            with coder(name, way, chosen.nncodec) as bench:
+                case = (by_fall if name in _networks.NETWORKS else by_error)(bench, name, chosen.images)
+        except (AbsentError, ArgumentError, FailedError) as error:
+            refused = isinstance(error, ArgumentError) and way.name not in recipes.NAMED
+            kind = "skipped" if refused or isinstance(error, AbsentError) else "failed"
             print(f"{name}, {way.name}: {kind}, {error}", file=sys.stderr)
             skipped.append({"what": f"{name}, {way.name}", "why": str(error), "kind": kind})
             continue
         cases[name, way.name] = {**case, "seconds": round(time.perf_counter() - begin, 1)}
         print(show([cases[name, way.name]]), "\n", flush=True)
-        save("papers", chosen, {"cases": _sorted(cases), "skipped": skipped})
-    save("papers", chosen, {"cases": _sorted(cases), "skipped": skipped})
+        save("papers", settings, {"cases": _sorted(cases), "skipped": skipped})
+    save("papers", settings, {"cases": _sorted(cases), "skipped": skipped})
     path = chosen.out or (None if chosen.quick else RESULTS / "papers.json")
     if path is not None:
         attempt(skipped, "plot", lambda: plot(_sorted(cases), path.with_suffix(".svg")))
@@ -165,14 +181,19 @@ def _sorted(cases: Mapping[tuple[str, str], Case]) -> list[Case]:
     return [cases[key] for key in sorted(cases, key=place)]
 
 
-def by_fall(name: str, way: Way, images: int) -> Case:
+def coder(name: str, way: Way, nncodec: str | None) -> Bench:
+    """Return what codes a network in this way; raises AbsentError."""
+    path = _networks.NETWORKS[name].path() if name in _networks.NETWORKS else _networks.weights(_networks.SILENT[name])
+    return Rival(path, way, interpreter(nncodec)) if way.rival else Bench(path, way, name)
+
+
+def by_fall(bench: Bench, name: str, images: int) -> Case:
     """Turn a way's knob until the accuracy falls by so much."""
-    with Bench(_networks.NETWORKS[name].path(), way, name) as bench:
-        before, line, reached = falls(bench, name, images)
-        chosen = [{**point, **bench.figures(coded)} for point, coded in reached]
+    before, line, reached = falls(bench, name, images)
+    chosen = [{**point, **bench.figures(coded)} for point, coded in reached]
     return {
         "network": name,
-        "recipe": way.name,
+        "recipe": bench.way.name,
         "bytes": bench.source,
         "before": before,
         "images": images,
@@ -198,16 +219,15 @@ def falls(bench: Bench, name: str, images: int) -> tuple[float, list[Case], list
     return before, line, reached
 
 
-def by_error(name: str, way: Way, _: int) -> Case:
+def by_error(bench: Bench, name: str, _: int) -> Case:
     """Turn a way's knob until the relative squared error is so large."""
-    with Bench(_networks.weights(_networks.SILENT[name]), way) as bench:
-        line = bench.line(lambda coded: coded.nmse, ERRORS)
-        chosen = []
-        for error in ERRORS:
-            knob = bench.reached(line, error)
-            if knob is not None:
-                chosen.append({"error": error, "knob": knob, **bench.figures(bench.code(knob))})
-    return {"network": name, "recipe": way.name, "bytes": bench.source, "line": line, "chosen": chosen}
+    line = bench.line(lambda coded: coded.nmse, ERRORS)
+    chosen = []
+    for error in ERRORS:
+        knob = bench.reached(line, error)
+        if knob is not None:
+            chosen.append({"error": error, "knob": knob, **bench.figures(bench.code(knob))})
+    return {"network": name, "recipe": bench.way.name, "bytes": bench.source, "line": line, "chosen": chosen}
 
 
 def _falling(name: str, sample: _networks.Sample, *, scored: bool = False) -> Callable[[Coded], float]:
@@ -232,7 +252,7 @@ class Bench:
         self.original = featherweight.load_file(path)
         self.done: dict[Any, Coded] = {}
         self.fisher = _networks.fisher(name, self.original, INPUTS) if way.powers else {}
-        if way.name != BASELINE:
+        if way.name != BASELINE and not way.rival:
             recipes.parse(way.recipe.format(way.settings[0] if way.settings else 0.01))
 
     def __enter__(self) -> Self:
@@ -293,12 +313,16 @@ class Bench:
         ratio = round(self.source / coded.size, 3)
         return {"recipe": coded.recipe, "coded": coded.size, "ratio": ratio, "nmse": coded.nmse, "parts": coded.parts}
 
+    def measured(self, knob: float | str, cost: Callable[[Coded], float]) -> Case:
+        """Return what is told of a knob that was tried."""
+        coded = self.code(knob)
+        return {"knob": knob, "coded": coded.size, "nmse": coded.nmse, "cost": round(cost(coded), 6)}
+
     def line(self, cost: Callable[[Coded], float], goals: Sequence[float]) -> list[Case]:
         """Measure `cost` from fine to coarse, where it is between the goals."""
 
         def measured(knob: float | str) -> Case:
-            coded = self.code(knob)
-            return {"knob": knob, "coded": coded.size, "nmse": coded.nmse, "cost": round(cost(coded), 6)}
+            return self.measured(knob, cost)
 
         if self.way.powers:
             return [point for power in self.way.powers for point in self._turn(measured, goals, f"{power:g} at ")]
@@ -344,7 +368,8 @@ class Bench:
             place += 1
         for halving in range(HALVINGS + FINER):
             for low, high in itertools.pairwise(sorted(points)):
-                passed = any(at(low) <= goal < at(high) for goal in goals)
+                apart = points[high]["coded"] < (1 - NEAR) * points[low]["coded"]
+                passed = apart and any(at(low) <= goal < at(high) for goal in goals)
                 if passed or (halving < HALVINGS and at(low) <= goals[-1] and at(high) > goals[0]):
                     at((low + high) / 2)
         return [points[place] for place in sorted(points)]
@@ -354,6 +379,53 @@ class Bench:
         """Return the knob of the smallest that costs no more, None where there is none."""
         good = [point for point in line if point["cost"] <= most]
         return min(good, key=lambda point: point["coded"])["knob"] if good else None
+
+
+class Rival(Bench):
+    """A network coded by NNCodec."""
+
+    def __init__(self, path: str, way: Way, python: str) -> None:
+        super().__init__(path, way)
+        self.python = python
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        folder = Path(self.folder.name)
+        self.archive = folder / "decoded.npz"
+        self.process = NNCodec(self.python, self.original, folder).__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.__exit__(*error)
+        super().__exit__(*error)
+
+    def code(self, knob: float | str) -> Coded:
+        """Return what the network comes to at a setting."""
+        if knob not in self.done:
+            setting = self.way.recipe.format(knob)
+            coded = self.process.code(setting, self.archive)["coded"]
+            with np.load(self.archive) as file:
+                tensors = dict(file)
+            self.done[knob] = Coded(setting, coded, {}, nmse(self.original, tensors), tensors)
+        return self.done[knob]
+
+    def line(self, cost: Callable[[Coded], float], goals: Sequence[float]) -> list[Case]:
+        """Go from fine to coarse: by four where nothing is lost yet."""
+        found: dict[int, Case] = {}
+
+        def at(qp: int) -> float:
+            if qp not in found:
+                found[qp] = self.measured(qp, cost)
+            return float(found[qp]["cost"])
+
+        for qp in QPS[::4]:
+            if at(qp) > goals[-1] and qp - 4 in found and at(qp - 4) > goals[-1]:
+                break
+        for low, high in itertools.pairwise(sorted(found)):
+            if at(low) <= goals[-1] and at(high) > goals[0]:
+                for qp in range(low + 1, high):
+                    at(qp)
+        return [found[qp] for qp in sorted(found)]
 
 
 def _knob(place: float) -> float:
@@ -414,7 +486,7 @@ def rows(case: Case) -> Iterator[list[str]]:
     for point in case["chosen"]:
         goal = f"-{point['fall']:g}" if "fall" in point else f"nmse {point['error']:.0e}"
         score = f"{point['accuracy']:.4g} ({-point['down']:+.2f})" if "fall" in point else f"nmse {point['nmse']:.2e}"
-        sizes = (f"{point['parts'][part]:,}" for part in PARTS)
+        sizes = (f"{point['parts'][part]:,}" if point["parts"] else "" for part in PARTS)
         yield [case["network"], case["recipe"], goal, f"{point['coded']:,}", f"{point['ratio']:.2f} x", score, *sizes]
 
 

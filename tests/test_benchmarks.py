@@ -175,7 +175,9 @@ def test_knobs_are_the_closer_the_nearer_to_what_is_asked_for(tmp_path, monkeypa
     for goal in (1e-3, 1e-1):
         within = max(point["knob"] for point in line if point["cost"] <= goal)
         beyond = min(point["knob"] for point in line if point["cost"] > goal)
-        assert beyond / within == pytest.approx(2 ** (1 / 32), rel=1e-3)
+        sizes = {point["knob"]: point["coded"] for point in line}
+        assert sizes[beyond] >= (1 - papers.NEAR) * sizes[within] or beyond / within < 2 ** (1 / 100)
+        assert beyond / within < 2 ** (1 / 7)
         assert bench.reached(line, goal) == within
 
 
@@ -233,7 +235,7 @@ def test_frontier_without_nncodec_says_how_to_get_it(tmp_path, monkeypatch):
     (skipped,) = (entry for entry in json.loads(path.read_text())["skipped"] if "NNCodec" in entry["what"])
     assert skipped["kind"] == "skipped"
     assert "--nncodec" in skipped["why"]
-    assert "pip install nncodec" in benchmark("frontier", "--help").stdout
+    assert "pip install nncodec" in skipped["why"]
 
 
 def test_the_bound_knows_the_scales_of_rows_and_columns(monkeypatch):
