@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -307,3 +308,13 @@ def test_an_error_of_ours_is_raised_whether_or_not_kernels_are_compiled() -> Non
     for context in (interpreted, nullcontext):
         with context(), pytest.raises(FeatherweightError):
             featherweight.decode(frame)
+
+
+def test_numba_is_imported_by_one_thread_at_a_time() -> None:
+    asked = threading.Thread(target=kernel.features.__wrapped__)
+    with kernel._lock:
+        asked.start()
+        asked.join(0.2)
+        assert asked.is_alive() == kernel.compiled()
+    asked.join(60)
+    assert not asked.is_alive()

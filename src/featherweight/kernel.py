@@ -66,7 +66,8 @@ def features() -> frozenset[str]:
     """Return the features (``"avx512f"``, …) of the processor that numba compiles for; none where it does not."""
     if not compiled():
         return frozenset()
-    from numba.core import codegen, config
+    with _lock:  # numba is not fit to be imported by two threads at once, of which the other compiles
+        from numba.core import codegen, config
 
     if config.CPU_NAME == "generic":
         return frozenset()
