@@ -66,7 +66,7 @@ def features() -> frozenset[str]:
     """Return the features (``"avx512f"``, …) of the processor that numba compiles for; none where it does not."""
     if not compiled():
         return frozenset()
-    with _lock:  # numba is not fit to be imported by two threads at once, of which the other compiles
+    with _lock:  # two threads that import numba at once, this one and one that compiles, find it half made
         from numba.core import codegen, config
 
     if config.CPU_NAME == "generic":
