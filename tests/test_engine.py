@@ -439,6 +439,25 @@ def test_smallest_leaves_out_what_does_not_take_the_array() -> None:
         encode(weights(3).astype(np.float16), Smallest((narrow, huffman())))
 
 
+def test_smallest_tries_no_more_once_one_is_small_enough() -> None:
+    x = np.zeros(5000, np.uint8)
+    x[::7] = 3
+    fine, tiny = stage("huffman")(), stage("rans")()
+    share = (len(encode(x, fine)) - 30) / x.nbytes, len(encode(x, fine)) / x.nbytes
+    assert len(encode(x, tiny)) < share[0] * x.nbytes
+    assert encode(x, Smallest((fine, tiny), share[1])) == encode(x, fine)
+    assert encode(x, Smallest((fine, tiny), share[0] / 2)) == encode(x, tiny)
+    assert encode(x, Smallest((tiny, NeverAsked()), 1.0)) == encode(x, tiny)
+    for wrong in (-0.1, 1.5, float("nan"), True, "half"):
+        with pytest.raises(ArgumentError, match="expected a share"):
+            Smallest((fine, tiny), wrong)  # type: ignore[arg-type]
+
+
+class NeverAsked:
+    def choose(self, x: Array, /) -> None:
+        raise AssertionError("enough was not enough")
+
+
 def test_smallest_inside_a_stage_keeps_to_the_numbers_of_its_edges() -> None:
     x = weights(40, 50).astype(dtypes.of("BF16").dtype)
     coders = Smallest((stage("huffman")(), chain(stage("rans")(), given=("exponent",)), raw()))

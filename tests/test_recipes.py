@@ -71,6 +71,7 @@ class Knobs:
         ("split(planes(exponent=auto), size=7)", Split(chain(planes(), exponent=Auto()), 7)),
         ("planes(exponent=split(rans))", chain(planes(), exponent=Split(Recipe(rans())))),
         ("smallest([raw, split(planes), auto])", Smallest((Recipe(raw()), Split(Recipe(planes())), Auto()))),
+        ("smallest([raw, rans], enough=0.3)", Smallest((Recipe(raw()), Recipe(rans())), 0.3)),
         ("prune(0.5)", Recipe(Prune(0.5))),
         ("prune(given=@mask, values=rans)", chain(Prune(), given=("@mask",), values=rans())),
         ("weights(prune(values=raw))", Weights(chain(Prune(), values=raw()))),

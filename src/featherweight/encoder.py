@@ -276,6 +276,7 @@ class _Builder:
         """Try every recipe on a builder of its own and go on as the one that stores least of those that take `x`."""
         best: tuple[int, _Builder, _Made, list[Array]] | None = None
         refusal: ArgumentError | None = None
+        enough = smallest.enough * dtypes.packed_bytes(dtypes.of(x.dtype), x.size)
         for recipe in smallest.recipes:
             trial, written = copy.copy(self), list[Array]()
             for name in ("leaves", "nodes", "specs", "stored", "digests", "references", "splits", "branches"):
@@ -291,6 +292,8 @@ class _Builder:
             size += 12 * (len(trial.nodes) + len(trial.splits)) + 4 * len(trial.stored)
             if best is None or size < best[0]:
                 best = size, trial, made, written
+            if size <= enough:
+                break
         if best is None:
             assert refusal is not None  # there is one recipe at least
             raise refusal

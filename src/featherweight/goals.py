@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from featherweight.errors import ArgumentError
 from featherweight.losses import Error, decibels
 from featherweight.plan import Plan, step
-from featherweight.recipes import Family
+from featherweight.recipes import Family, text
 
 __all__ = ["Goal", "Outcome", "Rehearsal", "reach"]
 
@@ -264,9 +264,12 @@ def _search(
         plan = plan_at(x)
         outcome = rehearse(plan)
         miss = goal.miss(outcome)
+        if math.isnan(miss):
+            raise ArgumentError(f"{goal.name} is not a number for {plan.named or text(plan.recipe)}")
         border.slope = border.slope or _likely_slope(goal, family, outcome)
         border.add(x, miss)
         done = goal.just(outcome) or abs(miss) < near * NEAR[goal.kind]
+        exact = outcome.error.noise == 0 and (miss <= 0) == (goal.kind == "size")  # no finer step would change it
         if done or (miss <= 0 and (best is None or abs(miss) < abs(best[1]))):
             if best is not None:
                 best[3].discard()
@@ -275,7 +278,7 @@ def _search(
             outcome.discard()
         if nearest is None or miss < nearest[0]:
             nearest = miss, outcome
-        if done or (following := border.next()) is None:
+        if done or exact or (following := border.next()) is None:
             break
         x = following
     if best is None:

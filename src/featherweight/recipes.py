@@ -10,8 +10,8 @@
 Arguments are the parameters of the stage, in order or by key; a key that is a stream of the stage says what that stream
 goes into; ``given`` lists the arrays that the stage is given:
 ``planes(exponent=huffman, mantissa=rans(given=exponent))``. ``split(recipe, size=…)`` codes in pieces,
-``smallest([recipe, …])`` with whichever comes out smallest, ``weights(recipe, other=recipe)`` spares what a lossy
-recipe must not spoil.
+``smallest([recipe, …], enough=…)`` with whichever comes out smallest, ``weights(recipe, other=recipe)`` spares what a
+lossy recipe must not spoil.
 
 >>> text(parse("split(planes([8, 4, 4], exponent=rans))"))
 'split(planes(widths=[8, 4, 4], exponent=rans))'
@@ -124,7 +124,8 @@ def text(recipe: AnyRecipe) -> str:
         size = "" if recipe.size == Split.size else f", size={recipe.size}"
         return f"split({text(recipe.recipe)}{size})"
     if isinstance(recipe, Smallest):
-        return f"smallest({_show(recipe.recipes)})"
+        enough = f", enough={recipe.enough}" if recipe.enough else ""
+        return f"smallest({_show(recipe.recipes)}{enough})"
     stage, then, given = (recipe.stage, recipe.then, recipe.given) if isinstance(recipe, Recipe) else (recipe, (), ())
     name = type(stage).__name__.lower() if isinstance(stage, Selector) else name_of(stage)
     arguments = [f"{f.name}={_show(v)}" for f in params(stage) if (v := getattr(stage, f.name)) != f.default]
@@ -344,5 +345,5 @@ def _split(recipe: Any = None, size: Any = Split.size) -> Split:
     return Split(inner, size)
 
 
-def _smallest(recipes: Any = ()) -> Smallest:
-    return Smallest(tuple(map(_recipe, recipes)) if isinstance(recipes, tuple) else recipes)
+def _smallest(recipes: Any = (), enough: Any = 0.0) -> Smallest:
+    return Smallest(tuple(map(_recipe, recipes)) if isinstance(recipes, tuple) else recipes, enough)

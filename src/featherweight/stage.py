@@ -219,13 +219,17 @@ class Split:
 class Smallest:
     """Code with that of the recipes whose streams come out smallest; of equals the first. Errors are not compared.
 
-    A recipe that does not take the array is left out; where none does, what the first one says is raised.
+    A recipe that does not take the array is left out; where none does, what the first one says is raised. Once one
+    takes no more than the share `enough` of the array's bytes, those after it are not tried.
     """
 
     recipes: tuple[AnyRecipe, ...]
+    enough: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that there is something to choose from."""
+        if isinstance(self.enough, bool) or not isinstance(self.enough, (int, float)) or not 0 <= self.enough <= 1:
+            raise ArgumentError(f"smallest(enough={self.enough!r}): expected a share of the bytes, 0 to 1")
         if not isinstance(self.recipes, tuple) or not self.recipes:
             raise ArgumentError(f"smallest({self.recipes!r}): expected a list of recipes")
 

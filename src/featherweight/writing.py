@@ -119,8 +119,8 @@ def energies(checkpoint: Checkpoint) -> dict[str, float]:
             total = 0.0
             for start in range(0, info.count, _WINDOW):
                 part = checkpoint.read(info.name, start, min(start + _WINDOW, info.count))
-                part = part.astype(np.float32, copy=False)
                 with np.errstate(all="ignore"):
+                    part = part.astype(np.result_type(np.float32, part), copy=False)
                     total += float(np.dot(part, part))
             if math.isfinite(total):
                 found[info.name] = total

@@ -76,8 +76,9 @@ def encode(
 ) -> None:
     """Encode a checkpoint into a .fw file.
 
-    Lossless unless the recipe says otherwise. A lossy one changes floats of two dimensions or more and keeps all else
-    exactly; a goal finds how coarse it may be, and takes 'tcq' where no recipe is named.
+    Lossless unless the recipe says otherwise. A lossy one changes finite floats of two dimensions or more and keeps all
+    else exactly ('transform-clustering' changes vectors, too); a goal finds how coarse it may be, and takes 'tcq' where
+    no recipe is named.
     """
     from featherweight.checkpoint import encode_file
     from featherweight.cli.places import called, default_target, files_of, guard, place, readable, size_of, spare
@@ -137,8 +138,10 @@ def _tell_lossy(found: Encoded, *, told: bool) -> None:
         from featherweight.losses import decibels
 
         nmse, snr = exponent(found.error.nmse), significant(decibels(found.error.nmse))
-        errors = f"NMSE {nmse}, SNR {snr} dB, largest error {exponent(found.error.largest)}"
-        say(f"Over the tensors that are not exact: {errors}.")
+        say(f"Over the tensors of two dimensions or more that are not exact: NMSE {nmse}, SNR {snr} dB.")
+        say(f"Largest error of all tensors: {exponent(found.error.largest)}.")
+    elif told:
+        say("Nothing is lost: all tensors are exact.")
 
 
 def _check_ending(goal: Any) -> None:

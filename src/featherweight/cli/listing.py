@@ -30,7 +30,10 @@ _SPLIT = f"""
 _SMALLEST = """
     Code with whichever of several recipes comes out smallest: smallest([planes(exponent=rans), huffman])
 
-    Every one is tried; errors are not compared, so that lossy ones should be as fine as each other.
+    One that does not take the array is left out. Errors are not compared, so that lossy ones should be as fine as each
+    other.
+
+    enough=0.0: the share of the array's bytes at which those that follow are no longer tried (0 … 1)
     """
 
 

@@ -135,10 +135,15 @@ def inspect_summary(report: Report) -> Iterator[str]:
 
 
 def diff_report(first: TensorFile, second: TensorFile, found: Sequence[Difference]) -> Report:
-    """Sum up a comparison; what is no finite number is null."""
+    """Sum up a comparison; what is no finite number is null.
+
+    `lossy_nmse` and `lossy_snr_db` are of tensors of two dimensions or more that differ: as goals count errors.
+    """
     from featherweight.losses import decibels, over
 
     noise, signal = (sum(getattr(each, key) or 0.0 for each in found) for key in ("noise", "signal"))
+    counted = [each for each in found if each.noise and each.first and len(each.first.shape) > 1]
+    lost = over(*(sum(getattr(each, key) for each in counted) for key in ("noise", "signal")))
     largest = [each.largest for each in found if each.largest is not None]
     statuses = [each.status for each in found]
     return {
@@ -156,6 +161,8 @@ def diff_report(first: TensorFile, second: TensorFile, found: Sequence[Differenc
             "max_abs_error": _finite(max(largest, default=0.0) if not any(map(math.isnan, largest)) else math.nan),
             "nmse": _finite(over(noise, signal)),
             "snr_db": _finite(decibels(over(noise, signal))),
+            "lossy_nmse": _finite(lost),
+            "lossy_snr_db": _finite(decibels(lost)),
         },
     }
 
@@ -212,6 +219,9 @@ def diff_summary(report: Report) -> Iterator[str]:
     if totals["changed"]:
         errors = (exponent(totals["max_abs_error"]), exponent(totals["nmse"]), significant(totals["snr_db"]))
         yield "Over all that can be compared: largest error {}, NMSE {}, SNR {} dB.".format(*errors)
+    if totals["lossy_nmse"]:
+        lost = exponent(totals["lossy_nmse"]), significant(totals["lossy_snr_db"])
+        yield "Over the tensors of two dimensions or more that differ: NMSE {}, SNR {} dB.".format(*lost)
     if not report["same_metadata"]:
         yield "The metadata differ."
     if not report["same_order"] and not any(each["status"].endswith("only") for each in report["tensors"]):

@@ -50,6 +50,7 @@ from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 __all__ = ["CODEC", "Trellis", "TrellisWire", "decode"]
 
 _FEW, _MANY = 1 << 12, 1 << 17
+_TINY = float(np.finfo(np.float32).tiny)
 _TOP = 63  # the last size whose rate is told from those above
 _MOST = (1 << 16) - 1
 _BYTES = np.tile(np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int32), 2)  # every index of a byte, twice
@@ -137,13 +138,22 @@ class Trellis:
             raise ArgumentError(f"trellis(states={self.states}): expected one of {_machines.STATES}")
 
     def encode(self, x: Array, /, *given: Array) -> Encoded:
-        """Search, and offer the points' centroids."""
+        """Search, and offer the points' centroids.
+
+        Raises ArgumentError for what is not finite or beyond f32, and where an index would have 2^16 or more.
+        """
         if not _floats.is_finite(x):
             raise ArgumentError("an element is not finite: code this array with lossless, or say weights(trellis(…))")
         if x.dtype == ml_dtypes.float8_e8m0fnu:
             raise ArgumentError("powers of two without a sign cannot be rounded to multiples: code them with lossless")
-        most = float(np.finfo(np.float32).max)
-        flat = x.reshape(-1).clip(-most, most).astype(np.float32) if x.dtype == np.float64 else _floats.wide(x)
+        flat = _floats.wide(x)
+        if x.dtype == np.float64:
+            most = _floats.biggest(flat)
+            if most > _floats.limit(np.dtype(np.float32)) or (not self.step and 0 < most < _TINY):
+                raise ArgumentError(
+                    f"weights up to {most:.6g} are beyond f32: code this array with uniform or lossless"
+                )
+            flat = flat.astype(np.float32)
         if not flat.size:
             wire = TrellisWire(self.step or 1.0, self.states, 0)
             return Encoded(wire, (np.empty(x.shape, np.int8),))

@@ -60,7 +60,7 @@ def _visited(recipe: AnyRecipe, change: Any, *, deep: bool = True) -> AnyRecipe:
         inner: Any = _visited(recipe.recipe, change, deep=deep)
         return Split(inner, recipe.size)
     if isinstance(recipe, Smallest):
-        return Smallest(tuple(_visited(each, change, deep=deep) for each in recipe.recipes))
+        return dataclasses.replace(recipe, recipes=tuple(_visited(each, change, deep=deep) for each in recipe.recipes))
     if not isinstance(recipe, Recipe):
         if not isinstance(recipe, Stage | Rewrite):
             return recipe
