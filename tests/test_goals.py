@@ -191,6 +191,20 @@ def test_no_goal_makes_a_file_larger_than_lossless_does(recipe: str, bits: float
     assert saved(x, recipe, Goal(bits=bits))[0] <= exact + 64  # what an error takes in the index
 
 
+@pytest.mark.parametrize("recipe", ["tcq", "ecsq", "near-lossless"])
+def test_clustered_weights_are_exact_until_fewer_bits_are_asked_for(recipe: str) -> None:
+    rng = np.random.default_rng(4)
+    values = np.sort(rng.standard_normal(16)).astype("f4")
+    x = {"clustered": values[rng.integers(0, 16, (300, 200))], "plain": rng.standard_normal((300, 200)).astype("f4")}
+    file = io.BytesIO()
+    featherweight.save_file(x, file, recipe + ("(step=0.01)" if recipe != "near-lossless" else ""))
+    decoded = featherweight.load_file(file)
+    assert np.array_equal(decoded["clustered"], x["clustered"])
+    assert not np.array_equal(decoded["plain"], x["plain"])
+    size, *_ = saved({"clustered": x["clustered"]}, recipe, Goal(bits=3))
+    assert size <= 3 * x["clustered"].size / 8
+
+
 @pytest.mark.parametrize("recipe", ["tcq", "ecsq", "tcq(step=0.01)"])
 @pytest.mark.parametrize(("scale", "dtype"), [(1e-42, "f4"), (1e38, "f4"), (1e40, "f8"), (1e-50, "f8"), (1e-310, "f8")])
 def test_weights_of_any_size_are_told_from_others(

@@ -22,7 +22,7 @@ FLOORS = [
     {"errors", "dtypes"},
     {"stage", "kernel"},
     {"codecs", "frame"},
-    {"auto", "named", "prune", "smooth", "weights", "recipes"},
+    {"auto", "lossy", "named", "prune", "smooth", "weights", "recipes"},
     {"linking", "losses"},
     {"decoder", "encoder"},
     {"engine", "lookups"},

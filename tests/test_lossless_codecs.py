@@ -1,4 +1,4 @@
-"""The codecs that rearrange bits: planes, narrow, constant, runs, delta, bitpack, scales."""
+"""The codecs that rearrange bits: planes, narrow, constant, runs, palette, delta, bitpack, scales."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import featherweight
 from featherweight import dtypes
-from featherweight.codecs import bitpack, constant, delta, narrow, planes, runs, scales
+from featherweight.codecs import bitpack, constant, delta, narrow, palette, planes, runs, scales
 from featherweight.codecs._kernels import bitpack as bitpack_kernels
 from featherweight.codecs._kernels import delta as delta_kernels
 from featherweight.codecs._kernels import narrow as narrow_kernels
+from featherweight.codecs._kernels import palette as palette_kernels
 from featherweight.codecs._kernels import planes as planes_kernels
 from featherweight.codecs._kernels import runs as runs_kernels
 from featherweight.codecs._kernels import scales as scales_kernels
@@ -27,7 +29,15 @@ from featherweight.stage import Empty, Encoded, Spec
 
 TYPES = dtypes.all_types()
 FLOATS = [row for row in TYPES if row.kind in "fc"]
-KERNEL_MODULES = (bitpack_kernels, delta_kernels, narrow_kernels, planes_kernels, runs_kernels, scales_kernels)
+KERNEL_MODULES = (
+    bitpack_kernels,
+    delta_kernels,
+    narrow_kernels,
+    palette_kernels,
+    planes_kernels,
+    runs_kernels,
+    scales_kernels,
+)
 SHAPES = st.lists(st.integers(0, 12), max_size=4).map(tuple)
 
 
@@ -77,7 +87,7 @@ def round_trip(module: Any, stage: Any, x: np.ndarray[Any, Any], *refs: np.ndarr
     return encoded
 
 
-@pytest.mark.parametrize("module", [bitpack, constant, delta, narrow, planes, runs, scales])
+@pytest.mark.parametrize("module", [bitpack, constant, delta, narrow, palette, planes, runs, scales])
 def test_docstring_is_a_specification_and_runs(module: Any) -> None:
     for word in ("Wire:", "Streams:", "Decoding:"):
         assert word in module.__doc__
@@ -361,6 +371,59 @@ def test_runs_refuse_types() -> None:
     for streams in ((), (kept.view(np.int32),), (kept, np.zeros(0, np.int32)), (kept, np.zeros((0, 2), np.uint32))):
         with pytest.raises(FrameError):
             runs.decode(Empty(), streams, (), out)
+
+
+# palette
+
+
+@given(arrays(), st.integers(1, 300), st.integers(0, 2**32))
+def test_palette(x: np.ndarray[Any, Any], count: int, seed: int) -> None:
+    if x.dtype.kind == "c" or not x.size:
+        return
+    places = np.random.default_rng(seed).integers(0, x.size, count)
+    found = round_trip(palette, palette.Palette(), x.reshape(-1)[places])
+    index, values = found.streams
+    assert np.unique(dtypes.bits_view(values)).size == values.size <= min(count, 256)
+    zero = np.flatnonzero(dtypes.bits_view(values) == 0)
+    assert zero.tolist() in ([], [0])
+    assert int(index.max()) == values.size - 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64])
+def test_palette_counts_to_256(dtype: Any) -> None:
+    x = (np.arange(256).astype(dtype) * dtype(3))[::-1].repeat(3)
+    assert round_trip(palette, palette.Palette(), x).streams[1].size == 256
+    with pytest.raises(ArgumentError, match="more than 256 different elements: code this array with lossless"):
+        palette.Palette().encode(np.append(x, dtype(1)))
+
+
+def test_palette_tells_elements_by_their_bits() -> None:
+    words = np.array([0x80000000, 0, 0x7FC00001, 0x7F800001, 0xFF800000, 1, 0x80000000], np.uint32)
+    assert round_trip(palette, palette.Palette(), words.view(np.float32)).streams[0].tolist() == [1, 0, 2, 3, 4, 5, 1]
+
+
+def test_palette_refuses_streams() -> None:
+    out, index, values = np.empty(3, np.float32), np.array([0, 1, 2], np.uint8), np.ones(3, np.float32)
+    for streams in ((index,), (index[:2], values), (index, values[:2]), (index, values.astype(np.float64))):
+        with pytest.raises(FrameError):
+            palette.decode(Empty(), streams, (), out)
+
+
+@pytest.mark.parametrize("recipe", ["lossless", "lossless-small"])
+@pytest.mark.parametrize("name", ["F16", "BF16", "F32", "F64"])
+@pytest.mark.parametrize("count", [2, 3, 16, 100])
+def test_floats_of_few_values_take_what_their_numbers_do(name: str, count: int, recipe: str) -> None:
+    rng = np.random.default_rng(count)
+    values = rng.normal(0, 0.05, count).astype(dtypes.of(name).dtype)
+    x = values[rng.integers(0, count, (300, 200))]
+    frame = featherweight.encode(x, recipe)
+    assert featherweight.decode(frame).tobytes() == x.tobytes()
+    assert 8 * len(frame) < 1.04 * x.size * np.log2(count) + 64 * count + 1600
+
+
+def test_few_values_are_no_reason_where_other_ways_are_smaller() -> None:
+    x = np.repeat(np.random.default_rng(1).normal(size=200).astype(np.float32), 8)
+    assert len(featherweight.encode(x, "lossless")) <= len(featherweight.encode(x, "planes(exponent=rans)"))
 
 
 # delta

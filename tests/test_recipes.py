@@ -10,6 +10,7 @@ import featherweight
 from featherweight import codecs
 from featherweight.auto import Auto
 from featherweight.errors import ArgumentError
+from featherweight.lossy import Lossy
 from featherweight.prune import Prune
 from featherweight.recipes import NAMED, parse, text
 from featherweight.stage import Codec, Empty, Encoded, Port, Recipe, Smallest, Split, chain, check_params, param
@@ -74,6 +75,7 @@ class Knobs:
         ("smallest([raw, rans], enough=0.3)", Smallest((Recipe(raw()), Recipe(rans())), 0.3)),
         ("prune(0.5)", Recipe(Prune(0.5))),
         ("prune(given=@mask, values=rans)", chain(Prune(), given=("@mask",), values=rans())),
+        ("lossy(raw, exact=rans, enough=0.5)", Lossy(Recipe(raw()), Recipe(rans()), 0.5)),
         ("weights(prune(values=raw))", Weights(chain(Prune(), values=raw()))),
         ("weights(raw, other=planes(exponent=rans))", Weights(Recipe(raw()), other=chain(planes(), exponent=rans()))),
         ("4lc", Recipe(Knobs())),

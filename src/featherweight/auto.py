@@ -20,7 +20,7 @@ from featherweight.codecs._kernels.survey import survey
 from featherweight.dtypes import Array
 from featherweight.stage import AnyRecipe, Recipe, Smallest, Stage, chain, check_params, param
 
-__all__ = ["Auto"]
+__all__ = ["Auto", "few"]
 
 # What coding and decoding a symbol costs, in nanoseconds on one core with 512-bit vectors: a constant and a part that
 # grows with its entropy in bits. Huffman's, which needs no vectors, is scaled from a core with 256. A nanosecond
@@ -30,6 +30,7 @@ BITS_PER_NS = {"fast": 0.15, "small": 0.005}
 # What a byte of f16 costs less where the two lower of its three bits of the mantissa are not coded with the others.
 APART_NS = 0.7
 SAMPLE, RUN = 2048, 128
+FEW = 256  # different elements, that numbers stand for
 TABLES = 1 << 16  # elements from which on the tables of classes are small beside what they spare
 _LOG, _2LN2 = 20, 2 * math.log(2)
 _SHARES = np.array([round(n * math.log2(max(n, 1)) * (1 << _LOG)) for n in range(SAMPLE + 1)], np.uint64)
@@ -55,6 +56,11 @@ class Auto:
         zeros = 1 - int(np.count_nonzero(sample.view(dtypes.of(x.dtype).word))) / sample.size
         if zeros > 0.5 and (runs := self._runs(x)) is not None:
             return runs
+        others = self._others(x, sample, zeros)
+        return Smallest((*self._numbers(x), others)) if few(x) else others
+
+    def _others(self, x: Array, sample: Array, zeros: float) -> AnyRecipe:
+        """Return what to code an array with that is not of few elements, nor of many zeros in a row."""
         row = dtypes.of(x.dtype)
         if row.kind == "f" and row.bits >= 32 and _stage("narrow").pays(x):
             return self._each(_stage("narrow"))
@@ -63,6 +69,14 @@ class Auto:
             conditional = self._conditional(x, zeros > 0.05)
             return conditional if x.size >= TABLES else Smallest((conditional, plain))
         return plain
+
+    def _numbers(self, x: Array) -> tuple[AnyRecipe, ...]:
+        """Say how to number different elements: in a matrix, scales of rows and columns may tell which are likely."""
+        plain = chain(_stage("palette"), index=self)
+        if self.effort != "small" or x.ndim < 2 or min(len(x), x.size // len(x)) < 4:
+            return (plain,)
+        under = chain(_stage("palette"), index=chain(_stage("rans"), given=("row", "column")))
+        return plain, chain(_stage("levels", resolution=2), row=self, column=self, values=under)
 
     def _planes(self, sample: Array, count: int) -> Recipe:
         """Cut into bytes; of f16 set those bits of the mantissa apart that are noise, where that costs little."""
@@ -133,6 +147,15 @@ def _constant(x: Array) -> bool:
     if not first.tobytes() == words[-width:].tobytes() == words[middle : middle + width].tobytes():
         return False
     return bool((words.reshape(-1, width) == first).all())
+
+
+def few(x: Array) -> bool:
+    """Return whether these are floats with few different elements, as a sample tells."""
+    row = dtypes.of(x.dtype)
+    if row.kind != "f" or row.bits < 16 or not x.size:
+        return False
+    words = _sample(x).view(row.word)[:: max(1, SAMPLE // (2 * FEW))]
+    return 8 * np.unique(words).size <= min(x.size, 8 * FEW)
 
 
 def _sample(x: Array) -> Array:

@@ -29,7 +29,6 @@ class Named:
     keeps: bool = True
 
 
-_ENOUGH = 0.3  # of the bytes of an array, nearly all take more without loss
 _VECTORS = {"exact": "", "bf16": ", vectors=smallest([cast(bf16, values=auto(small)), auto(small)])"}
 
 
@@ -39,12 +38,7 @@ def _scaled(quantizer: str, vectors: str) -> str:
         raise ArgumentError(f"vectors={vectors!r}: expected one of {', '.join(_VECTORS)}")
     scaled = f"levels(row=auto(small), column=auto(small), values={quantizer})"
     coded = f"smooth({scaled}, transformed=dct(coefficients={scaled}))"
-    return f"weights(split({_or_exact(coded)}){_VECTORS[vectors]})"
-
-
-def _or_exact(coded: str) -> str:
-    """Keep exactly what a step is too fine for, and what it does not make smaller."""
-    return f"smallest([{coded}, auto(small)], enough={_ENOUGH})"
+    return f"weights(split(lossy({coded})){_VECTORS[vectors]})"
 
 
 def _tcq(step: float = 0.0, nmse: float = 1e-3, states: int = 8, rate: float = 0.25, vectors: str = "exact") -> str:
@@ -60,7 +54,7 @@ def _ecsq(step: float = 0.0, nmse: float = 1e-3, rounding: float = 0.45, vectors
 
 def _near_lossless(max_error: float = 1e-3) -> str:
     quantizer = f"uniform(max_error={max_error!r}, index=ggd(given=[row, column]))"
-    return f"weights(split({_or_exact(f'levels(row=auto(small), column=auto(small), values={quantizer})')}))"
+    return f"weights(split(lossy(levels(row=auto(small), column=auto(small), values={quantizer}))))"
 
 
 def _deep_compression(sparsity: float = 0.92, bits: int = 5, gap: int = 5) -> str:
@@ -71,13 +65,13 @@ def _deep_compression(sparsity: float = 0.92, bits: int = 5, gap: int = 5) -> st
 def _universal(step: float = 0.01, lattice: str = "z", dither: bool = True, seed: int = 0, coder: str = "bzip2") -> str:
     shown = str(dither).lower()
     knobs = f"{lattice}, step={step!r}, dither={shown}, seed={seed}"
-    return f"weights({_or_exact(f'lattice({knobs}, index={coder}, coset={coder}, rest={coder})')})"
+    return f"weights(lossy(lattice({knobs}, index={coder}, coset={coder}, rest={coder})))"
 
 
 def _transform_clustering(step: float = 0.0, bits: int = 8, clusters: int = 256) -> str:
     if step:
         quantizer = f"uniform({step!r}, index=bzip2)"
-        coded = _or_exact(f"smallest([dct(coefficients={quantizer}), {quantizer}])")
+        coded = f"lossy(smallest([dct(coefficients={quantizer}), {quantizer}]))"
     else:
         coded = f"dct(coefficients=affine({bits}, tensor, index=bzip2))"
     return f"weights({coded}, vectors=kmeans({clusters}, index=bzip2))"

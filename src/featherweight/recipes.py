@@ -29,6 +29,7 @@ from typing import Any, Self, TypeVar
 from featherweight import codecs as codec_table
 from featherweight.auto import Auto
 from featherweight.errors import ArgumentError, UnsupportedError
+from featherweight.lossy import Lossy
 from featherweight.named import NAMED
 from featherweight.prune import Prune
 from featherweight.smooth import Smooth
@@ -78,7 +79,7 @@ class Family:
 
 
 _Made = TypeVar("_Made")
-_SELECTORS = {"auto": Auto, "smooth": Smooth, "weights": Weights}
+_SELECTORS = {"auto": Auto, "lossy": Lossy, "smooth": Smooth, "weights": Weights}
 _REWRITES = {"prune": Prune}
 ENCODING: Mapping[str, type[Any]] = {**_SELECTORS, **_REWRITES}
 """What stands in recipes and vanishes in encoding: choices by the array, and changes of it."""

@@ -32,6 +32,7 @@ CODECS = {
     14: "uniform",
     15: "affine",
     16: "cast",
+    17: "palette",
     18: "lattice",
     19: "dct",
     20: "hadamard",
