@@ -10,7 +10,7 @@ import featherweight
 from featherweight import recipes
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
-from featherweight.smooth import Smooth, correlation
+from featherweight.smooth import Smooth, correlation, pruned
 from featherweight.stage import Smallest
 from featherweight.testing import arrays
 
@@ -61,6 +61,25 @@ def test_the_more_alike_neighbours_are_the_less_is_tried() -> None:
     assert chooser.choose(smoothed(64, 64, 0.8)) == other
     assert recipes.parse("smooth(raw, transformed=dct)") == chooser
     assert recipes.parse(recipes.text(chooser)) == chooser
+
+
+def test_what_was_pruned_is_not_transformed_and_stays_pruned() -> None:
+    x = smoothed(64, 64, 0.8)
+    x[:20] = 0  # whole rows are not in the way
+    chooser = Smooth(recipes.parse("raw"), recipes.parse("dct"))
+    assert chooser.choose(x) == chooser.transformed
+    x[np.abs(x) < 0.4] = 0
+    assert chooser.choose(x) == chooser.recipe
+    for recipe in ("tcq(step=0.2)", "ecsq(step=0.2)", "tcq(step=1.0)"):
+        decoded = featherweight.decode(featherweight.encode(x, recipe))
+        assert not decoded[x == 0].any()
+
+
+@given(arrays())
+def test_anything_is_pruned_or_not(x: Array) -> None:
+    if x.dtype.kind == "f" and x.ndim > 1:
+        assert pruned(x) in (True, False)
+        assert not pruned(np.ones_like(x))
 
 
 def test_a_selector_without_its_recipes_is_refused() -> None:

@@ -139,6 +139,19 @@ def test_knowing_scales_spares_bits() -> None:
     assert gap(x, recipe(0.3)) < blind - 0.3
 
 
+@pytest.mark.parametrize("states", [4, 8, 64])
+@pytest.mark.parametrize("step", [0.05, 0.3, 1.2])
+def test_pruned_weights_stay_pruned_and_take_what_their_entropy_says(step: float, states: int) -> None:
+    x = gaussian(200, 300)
+    x[np.abs(x) < 1.2] = 0  # a gap that no Gaussian has
+    wire, (index, *_) = Trellis(step, states).encode(x)
+    frame = featherweight.encode(x, chain(Trellis(step, states), index=Ggd(states)))
+    assert not featherweight.decode(frame)[x == 0].any()
+    assert wire.states == states
+    shares = np.unique(index, return_counts=True)[1] / index.size
+    assert 8 * len(frame) / x.size < 1.05 * -(shares * np.log2(shares)).sum() + 0.01
+
+
 def test_more_important_weights_come_out_nearer() -> None:
     x = gaussian(128, 256)
     importance = np.ones((128, 1), np.float32)
@@ -275,6 +288,33 @@ def test_any_counts_have_a_model_and_always_the_same(
     start = (_models.START[0], *first[1:])
     found = _models.fit(counts.reshape(-1), low, quantizers, 16, start, rounds=2)
     assert cost(found) <= 1.05 * cost(start) + 4096 * 64
+
+
+@given(st.data(), st.integers(1, 2))
+def test_any_shares_make_tables_that_fill_their_slots(data: st.DataObject, quantizers: int) -> None:
+    model = tuple(data.draw(st.lists(st.integers(-8192, 8192), min_size=6, max_size=6)))
+    shares = np.array(data.draw(st.lists(st.integers(-128, 127), max_size=ggd_models.SIZES)), np.int8)
+    tables = _models.tables(model, 7, 3, quantizers, shares).reshape(-1, 256).astype(int)
+    assert (tables.sum(1) == 1 << ggd_models.BITS).all()
+
+
+@given(st.data(), st.integers(1, 2), st.integers(1, 4))
+def test_shares_are_sent_where_they_spare_more_than_they_take(
+    data: st.DataObject, quantizers: int, classes: int
+) -> None:
+    counts = np.zeros((classes * quantizers, 256), np.uint32)
+    for _ in range(data.draw(st.integers(1, 30))):
+        row, token = data.draw(st.integers(0, len(counts) - 1)), data.draw(st.integers(0, _tokens.LARGEST))
+        counts[row, token] += data.draw(st.sampled_from((1, 100, 10**5, (1 << 27) - 1)))
+    flat = counts.reshape(-1)
+    model = _models.fit(flat, 9, quantizers, 16)
+    plain = _models.tables(model, 9, classes, quantizers)
+    table, shares = _models.refined(flat, model, 9, quantizers)
+    before, after = (int(ggd_models.cost(flat, each, _models.logs())) for each in (plain, table))
+    assert before - after >= 8 * shares.size << 12
+    assert (table == _models.tables(model, 9, classes, quantizers, shares)).all()
+    again = _models.refined(flat, model, 9, quantizers)[1]
+    assert np.array_equal(shares, again)
 
 
 def test_tables_are_generalised_gaussians() -> None:

@@ -11,7 +11,7 @@ from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
 from featherweight.stage import AnyRecipe, Smallest, check_params, param
 
-__all__ = ["Smooth", "correlation"]
+__all__ = ["Smooth", "correlation", "pruned"]
 
 _SAMPLE = 1 << 16  # elements that tell
 
@@ -22,7 +22,8 @@ class Smooth:
 
     Such are most filters, and layers next to a spectrogram or an image, whose weights change little from one band or
     pixel to the next. Of neighbours correlated by r a transform spares up to -½ log2(1 - r²) bits a weight in each
-    dimension: where that is much, `recipe` is not tried.
+    dimension: where that is much, `recipe` is not tried. What was pruned stays pruned: an array with many zeros is not
+    transformed.
     """
 
     recipe: AnyRecipe = param(None, doc="for all others", recipe=True)  # noqa: RUF009
@@ -38,7 +39,7 @@ class Smooth:
     def choose(self, x: Array, /) -> AnyRecipe:
         """Return the recipe for this array."""
         alike = correlation(x)
-        if alike < self.least:
+        if alike < self.least or pruned(x):
             return self.recipe
         return self.transformed if alike >= self.sure else Smallest((self.transformed, self.recipe))
 
@@ -65,6 +66,14 @@ def correlation(x: Array) -> float:
     wide = slice(0, columns, max(1, columns // (_SAMPLE // 16)))
     some = np.arange(0, rows - 1, max(1, rows * min(columns, _SAMPLE // 16) // _SAMPLE))
     return max(_alike(matrix[some, :-1], matrix[some, 1:]), _alike(matrix[some, wide], matrix[some + 1, wide]))
+
+
+def pruned(x: Array) -> bool:
+    """Return whether a quarter or more are zeros, as a sample tells, beside those of rows of nothing else."""
+    rows = x.reshape(-1, x.shape[-1] if x.ndim and x.size else 1)
+    rows = rows[:: max(1, x.size // _SAMPLE)] != 0
+    rows = rows[rows.any(1)]
+    return bool(4 * np.count_nonzero(rows) < 3 * rows.size)
 
 
 def _alike(a: Array, b: Array) -> float:

@@ -9,7 +9,9 @@ Wire: `lanes`, `paths` (base-2 logarithms, 0 to 7, lanes ≤ paths), `states` (0
 `low`, `classes`, `model` = (scale, slope, shape, bend, zero, zero1).
 
 Streams: `payload`, bytes: states of 4 bytes for each lane, then words, as those of rans; `rest`, bytes: bits, least
-significant first, that tokens leave open.
+significant first, that tokens leave open; `shares`, i8, at most 76: by how many eighths of an octave the sizes weigh
+more than the model says, those of weights that were pruned, say. A token below 63 is of the size number (t + 1) >> 1,
+others of 32 + ((t - 63) >> 2).
 
 Given: nothing, or one or two integer arrays that broadcast to the shape of the indices. Their sum modulo 256 is the
 class of an index; classes below `low` count as `low`, those from low + classes on as the last.
@@ -29,10 +31,11 @@ y >> 12 < -14. For class c: A = scale + slope · c, b = shape + ((bend · A) >> 
 ex(20 · 4096 + 256 · z) >> 12, z being zero or, for q = 1, zero1. A token of the index size k below 32 has the
 distance d = lg(2 k - q) - 64 A, a larger one that of its middle size, k = the size with `rest` all 0 and bit 0 off,
 plus 2^(e - 3). Its power is p = (b · d) >> 6; it weighs 0 if p > 6 · 4096, else (ex(20 · 4096 - ex(p)) · m) >> 12,
-where m is 1 or 2^(e - 3); after the first token above 1 that weighs 0 all weigh 0. With W their sum, a token has a
-frequency if its weight times 2^13 is W or more: max(1, ⌊(4094 weight + ⌊W / 2⌋) / W⌋). What these lack to 4094 goes to
-the first of the most frequent; what they exceed it by is taken one by one, in order, round after round, from those
-above 1. Tokens 254 and 255 have the frequency 1 each.
+where m is 1 or 2^(e - 3); after the first token above 1 that weighs 0 all weigh 0. If there is a share s for its size,
+a token's weight, at least 1, then becomes (weight · ex(512 s)) >> 12. With W their sum, a token has a frequency if its
+weight times 2^13 is W or more: max(1, ⌊(4094 weight + ⌊W / 2⌋) / W⌋). What these lack to 4094 goes to the first of the
+most frequent; what they exceed it by is taken one by one, in order, round after round, from those above 1. Tokens 254
+and 255 have the frequency 1 each.
 
 >>> import numpy as np
 >>> x = np.array([0, 1, -1, 0, 2, 0, 0, -1], np.int8)
@@ -91,6 +94,9 @@ def decode(wire: GgdWire, streams: tuple[Array, ...], given: tuple[Array, ...], 
     if wire.classes * quantizers > _MOST_TABLES or wire.lanes > wire.paths:
         raise FrameError(f"{wire.classes} classes, {wire.lanes} and {wire.paths}: too many")
     payload, rest = streams[0], streams[1] if len(streams) > 1 else np.empty(0, np.uint8)
+    shares = streams[2] if len(streams) > 2 else _models.NONE
+    if shares.size > ggd_models.SIZES:
+        raise FrameError(f"{shares.size} shares for {ggd_models.SIZES} sizes")
     flat = out.reshape(-1)
     if not flat.size:
         if payload.size or rest.size:
@@ -103,7 +109,7 @@ def decode(wire: GgdWire, streams: tuple[Array, ...], given: tuple[Array, ...], 
     if states.min() < 1 << 15 or states.max() >= 1 << 31:
         raise FrameError("a state is out of range")
     entries = np.empty(wire.classes * quantizers << ggd_models.BITS, np.uint32)
-    portable.slots(_models.tables(wire.model, wire.low, wire.classes, quantizers), entries)
+    portable.slots(_models.tables(wire.model, wire.low, wire.classes, quantizers, shares), entries)
     rows, high = np.empty(flat.size, np.uint8), min(wire.low + wire.classes - 1, 255)
     Classes.of(given, out.shape, FrameError).tables(wire.low, high, quantizers, rows)
     codes = flat.view(np.uint8) if flat.dtype == np.int8 else np.empty(flat.size, np.uint8)
@@ -134,7 +140,7 @@ CODEC = Codec(
     name="ggd",
     wire=GgdWire,
     out=Port("index", "i"),
-    streams=(Port("payload", "u", 1, 8), Port("rest", "u", 1, 8)),
+    streams=(Port("payload", "u", 1, 8), Port("rest", "u", 1, 8), Port("shares", "i", 1, 8)),
     decode=decode,
     given=(Port("classes", "ui"), Port("more classes", "ui")),
 )
@@ -168,15 +174,17 @@ class Ggd:
         classes = Classes.of(given, x.shape, ArgumentError)
         low, count = _range(classes.counted(), 2 if self.states else 1)
         rows, counts, tokens = _counted(index, classes, low, count, self.states, paths)
-        model = _models.fit(counts, low, 2 if self.states else 1, 64 // self.resolution)
-        table = _models.tables(model, low, count, 2 if self.states else 1)
+        quantizers = 2 if self.states else 1
+        model = _models.fit(counts, low, quantizers, 64 // self.resolution)
+        table, shares = _models.refined(counts, model, low, quantizers)
         # A token leaves at most 12 bits open, after an escape 8 more.
         rest = np.zeros(int(np.count_nonzero(tokens >= _tokens.DIRECT)) * 3 + _escapes(counts, table) + 8, np.uint8)
         used = int(_tokens.tokenize(index, rows, table, tokens, rest)) + 7 >> 3
         lanes = min(paths, _lane_bits(int(ggd_models.cost(counts, table, _models.logs())) >> 12, flat.size))
         payload = _coded(tokens, rows, table, lanes)
         wire = GgdWire(lanes, paths, self.states, low, count, model)  # type: ignore[arg-type]  # it has six
-        return Encoded(wire, (payload, rest[:used].copy()) if used else (payload,))
+        streams = payload, rest[:used].copy(), shares
+        return Encoded(wire, streams if shares.size else streams[: 2 if used else 1])
 
     def error_bound(self, x: Array, /) -> float | None:
         """Nothing is lost."""

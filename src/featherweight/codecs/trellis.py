@@ -51,6 +51,7 @@ __all__ = ["CODEC", "Trellis", "TrellisWire", "decode"]
 
 _FEW, _MANY = 1 << 12, 1 << 17
 _TINY = float(np.finfo(np.float32).tiny)
+_KEPT = 255  # an error of a step costs more than any path spares then
 _TOP = 63  # the last size whose rate is told from those above
 _MOST = (1 << 16) - 1
 _BYTES = np.tile(np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int32), 2)  # every index of a byte, twice
@@ -189,6 +190,7 @@ class _Search:
         size = self.size = (x.size + (1 << self.paths) - 1) >> self.paths << self.paths
         self.classes, self.low, self.count = _classes(hints[:2], shape, size)
         self.weights = _weights(hints[2] if len(hints) > 2 else None, shape, size)
+        self.weights[: x.size][x == 0] = _KEPT  # what was pruned stays pruned
         self.sample = self
         if x.size >= _MANY:
             self.sample = copy.copy(self)
@@ -270,7 +272,7 @@ class _Search:
     def rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[_Rates, tuple[int, ...]]:
         """Return λ times the bits of each size in each class and quantizer, in squared parts, and their model."""
         model = _models.fit(counts, self.low, 2, 16, start, rounds=2)
-        table = _models.tables(model, self.low, self.count, 2)
+        table, _ = _models.refined(counts, model, self.low, 2, self.x.size / self.sample.x.size)
         pairs = np.empty(2 * self.count * (_TOKENS.size + 2), np.uint32)
         shift = portable.pairs(table, _TOKENS, _costs(self.stage.rate), pairs)
         return _Rates(pairs, np.uint32(_TOKENS.size), np.uint32(shift)), model

@@ -6,11 +6,14 @@ import functools
 
 import numpy as np
 
-from featherweight.codecs._kernels import _tokens, ggd_fit
+from featherweight.codecs._kernels import _tokens, ggd_fit, ggd_shares
 from featherweight.codecs._kernels import ggd_models as kernels
 from featherweight.dtypes import Array
 
-__all__ = ["START", "counted", "fit", "logs", "tables"]
+__all__ = ["NONE", "START", "counted", "fit", "logs", "refined", "tables"]
+
+NONE = np.empty(0, np.int8)
+_MORE = 6  # bytes that a further stream takes, about
 
 START = (0, 16, 96, 0, 0, 0)
 _STARTS = ((48, -48), (64, -24), (96, 0), (128, 8))  # shapes, and how far the scale then lies from the mean
@@ -39,13 +42,34 @@ def _places(quantizers: int) -> Array:
     return places
 
 
-def tables(model: tuple[int, ...], low: int, classes: int, quantizers: int) -> Array:
+def tables(model: tuple[int, ...], low: int, classes: int, quantizers: int, shares: Array = NONE) -> Array:
     """Return the frequencies of the tokens, u16 (classes · quantizers · 256)."""
-    table = np.empty(classes * quantizers << 8, np.uint16)
-    kernels.frequencies(
-        np.array(model, np.int64), np.uint64(low), np.uint64(quantizers), logs(), np.empty(256, np.uint64), table
-    )
+    table, scratch = np.empty(classes * quantizers << 8, np.uint16), np.empty(256, np.uint64)
+    given = np.array(model, np.int64), np.uint64(low), np.uint64(quantizers), logs()
+    kernels.frequencies(*given, shares, scratch, table)
     return table
+
+
+def refined(
+    counts: Array, model: tuple[int, ...], low: int, quantizers: int, times: float = 1.0
+) -> tuple[Array, Array]:
+    """Return the tables of a model, and the shares that make them suit the counts better where these spare bytes.
+
+    `counts` are those of every `times`-th token, about.
+    """
+    classes, seen = counts.size // quantizers >> 8, np.empty(2 * kernels.SIZES)
+    plain = tables(model, low, classes, quantizers)
+    promised = times * int(ggd_shares.promise(counts, plain, logs(), seen))
+    count = int(np.flatnonzero(seen[: kernels.SIZES])[-1]) + 1
+    least = (count + _MORE) * 8 << 12
+    if promised < least:
+        return plain, NONE
+    given = counts, np.array(model, np.int64), np.uint64(low), np.uint64(quantizers), logs()
+    weights, shares = np.empty((counts.size >> 8) * kernels.SIZES), np.empty(kernels.SIZES, np.int8)
+    ggd_shares.find(*given, np.uint64(count), weights, seen, np.empty(kernels.SIZES, np.int64), shares)
+    better = tables(model, low, classes, quantizers, shares[:count])
+    spared = int(kernels.cost(counts, plain, logs())) - int(kernels.cost(counts, better, logs()))
+    return (better, shares[:count]) if times * spared > least else (plain, NONE)
 
 
 def counted(index: Array, rows: Array, tables: int) -> tuple[Array, Array]:

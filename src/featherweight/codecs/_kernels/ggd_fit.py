@@ -8,14 +8,14 @@ from numpy import float64, int32, int64, uint32, uint64
 
 from featherweight.codecs._kernels._primitives import bit_length
 from featherweight.codecs._kernels._tokens import DIRECT
-from featherweight.codecs._kernels.ggd_models import BITS, SIZES, log2, weighed, weight
+from featherweight.codecs._kernels.ggd_models import BITS, SIZES, log2_large, weighed, weight
 from featherweight.kernel import kernel, primitive
 
 __all__ = ["fit"]
 
 _ZERO = 128  # bound of what zeros weigh, in 16ths of an octave
 _FAR = 1 << 22  # the logarithm of a distance that weighs all or nothing
-_0, _1, _2, _3, _16, _31, _32 = (uint64(value) for value in (0, 1, 2, 3, 16, 31, 32))
+_0, _1, _2, _3, _31, _32 = (uint64(value) for value in (0, 1, 2, 3, 31, 32))
 _MOST, _SIZES = uint64((1 << 32) - 1), uint64(SIZES)
 
 
@@ -67,12 +67,6 @@ def _centred(low: Any, quantizers: Any, slope: Any, totals: Any, sums: Any, out:
             found += many * (int64(64) * top - int64(640) - slope * level)
     out[0] = int64(low) + weighted // max(everything, int64(1))
     out[1] = found // number if number else int64(-256)
-
-
-@primitive
-def _log_large(x: Any, logs: Any) -> Any:
-    """Return the logarithm of x > 0, below 2^40."""
-    return log2(x >> _16, logs) + int64(16 << 12) if x >> uint64(24) else log2(x, logs)
 
 
 @primitive
@@ -169,13 +163,13 @@ def _settled(
         row, zero = uint64(table) * _SIZES, model[int64(4) + int64(uint64(table) % quantizers)]
         zeros = weight(_0, _0, int64(0), int64(0), zero, logs)
         total = uint64(totals[table]) + zeros
-        whole = _log_large(total, logs)
+        whole = log2_large(total, logs)
         for each in range(uint64(totals[_2 * tables + uint64(table)])):
             times = int64(sizes[row + uint64(each)])
             if times:
                 weighs = uint64(weights[row + uint64(each)]) if each else zeros
                 rare = weighs << uint64(13) < total
-                bits = int64(20 << 12) if rare else min(whole - _log_large(weighs, logs), int64(BITS << 12))
+                bits = int64(20 << 12) if rare else min(whole - log2_large(weighs, logs), int64(BITS << 12))
                 spent += times * bits
     return spent
 

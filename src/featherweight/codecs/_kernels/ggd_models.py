@@ -13,12 +13,24 @@ from featherweight.codecs._kernels._primitives import bit_length
 from featherweight.codecs._kernels._tokens import DIRECT, ESCAPE, LARGEST
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["BITS", "SIZES", "cost", "frequencies", "log2", "places", "weighed", "weight"]
+__all__ = [
+    "BITS",
+    "SIZES",
+    "cost",
+    "exp2",
+    "frequencies",
+    "log2",
+    "log2_large",
+    "places",
+    "size_of",
+    "weighed",
+    "weight",
+]
 
 BITS = 12
 SIZES = 76  # that models tell apart
 _0, _1, _2, _3, _4, _8 = (uint64(value) for value in (0, 1, 2, 3, 4, 8))
-_32 = uint64(32)
+_16, _32 = uint64(16), uint64(32)
 _DIRECT, _ESCAPE, _LARGEST, _SIZES = uint64(DIRECT), uint64(ESCAPE), uint64(LARGEST), uint64(SIZES)
 
 
@@ -27,6 +39,12 @@ def log2(x: Any, logs: Any) -> Any:
     """Return the logarithm of x > 0 to the base 2; `logs` holds those of 1 + i / 256."""
     top = bit_length(x) - _1
     return (int64(top) << int64(12)) + int64(logs[(x << uint64(40) >> top >> uint64(32)) & uint64(255)])
+
+
+@primitive
+def log2_large(x: Any, logs: Any) -> Any:
+    """Return the logarithm of x > 0, below 2^40."""
+    return log2(x >> _16, logs) + int64(16 << 12) if x >> uint64(24) else log2(x, logs)
 
 
 @primitive
@@ -60,6 +78,12 @@ def weighed(far: Any, many: Any, scale: Any, shape: Any) -> Any:
     return uint64((exp2((int64(20) << int64(12)) - exp2(power)) << int64(many)) >> int64(12))
 
 
+@primitive
+def size_of(token: Any) -> Any:
+    """Return which of the SIZES a token is of."""
+    return token + _1 >> _1 if token < _DIRECT else _32 + (token - _DIRECT >> _2)
+
+
 @kernel("void(u8, u4[r], i4[w])")
 def places(quantizers: Any, logs: Any, out: Any) -> None:
     """Fill `out` with the logarithms of the places of the SIZES that models tell apart, for each quantizer."""
@@ -72,11 +96,12 @@ def places(quantizers: Any, logs: Any, out: Any) -> None:
             out[uint64(quantizer) * _SIZES + each] = int32(log2((size << _1) - uint64(quantizer), logs))
 
 
-@kernel("void(i8[r], u8, u8, u4[r], u8[w], u2[w])")
-def frequencies(model: Any, low: Any, quantizers: Any, logs: Any, weights: Any, out: Any) -> None:
+@kernel("void(i8[r], u8, u8, u4[r], i1[r], u8[w], u2[w])")
+def frequencies(model: Any, low: Any, quantizers: Any, logs: Any, shares: Any, weights: Any, out: Any) -> None:
     """Fill `out`, 256 frequencies a table, of tables for the classes from `low` on, each for every quantizer.
 
-    `model` is: scale, slope, shape, bend, zero of quantizer 0, of quantizer 1. `weights` (256) is scratch.
+    `model` is: scale, slope, shape, bend, zero of quantizer 0, of quantizer 1. `shares` tell of the first sizes by how
+    many eighths of an octave they weigh more than that. `weights` (256) is scratch.
     """
     for table in range(uint64(out.size) >> _8):
         row, level, quantizer = (
@@ -91,6 +116,9 @@ def frequencies(model: Any, low: Any, quantizers: Any, logs: Any, weights: Any, 
         for each in range(_LARGEST + _1):
             weights[each] = _0 if beyond else weight(uint64(each), quantizer, scale, shape, zero, logs)
             beyond = bool(beyond or (uint64(each) > _1 and weights[each] == _0))
+            size = int64(size_of(uint64(each)))
+            if size < shares.size:
+                weights[each] = max(weights[each], _1) * uint64(exp2(int64(shares[size]) << int64(9))) >> uint64(12)
             total += weights[each]
         room = (_1 << uint64(BITS)) - _2
         left, most, largest = int64(room), int64(-1), _0
