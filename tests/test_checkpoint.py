@@ -190,13 +190,15 @@ def test_a_base_makes_changes_cost_what_changed(tmp_path):
     with featherweight.open(tmp_path / "new.fw", base=old) as file:
         assert file.fw.entries["w"].stored * 8 / words.size < 0.16
         assert same(new["w"][700:703], file.get_slice("w")[700:703])
-    with pytest.raises(BaseMismatchError, match=r"w: .*base"):
+    with pytest.raises(BaseMismatchError, match=r"w: .*base.* needed again \(--base"):
         featherweight.load_file(tmp_path / "new.fw")
     wrong = {**old, "w": new["w"]}
     with pytest.raises(BaseMismatchError, match="w: "):
         featherweight.load_file(tmp_path / "new.fw", base=wrong)
-    with pytest.raises(BaseMismatchError, match="w: "):
+    with pytest.raises(BaseMismatchError, match="w: the base has no tensor of this name, dtype and shape"):
         featherweight.load_file(tmp_path / "new.fw", base={"w": old["w"].astype(np.float32)})
+    with pytest.raises(ArgumentError, match="no tensor of the base has the name"):
+        featherweight.save_file(new, tmp_path / "new.fw", base={"v": old["w"]})
 
 
 def test_a_base_that_has_little_in_common_is_not_used(tmp_path):

@@ -597,7 +597,11 @@ def test_recipes_lists_and_describes():
     assert "Decoding: " in planes
     assert "widths=[]" in planes
     assert "= split(auto" in run("recipes", "lossless").stdout
-    assert "there are 3lc, " in run("recipes", "plane", code=2).stderr
+    assert "did you mean 'planes'? There are 3lc, " in run("recipes", "plane", code=2).stderr
+    assert "\n  states=8: of the trellis: 4, 8, " in run("recipes", "tcq").stdout
+    assert (
+        "\n  bits=4: of an index, or of an integer; goals turn it among 2 … 8\n" in run("recipes", "weightless").stdout
+    )
     assert "``" not in listed + run("recipes", "auto").stdout + run("recipes", "huffman").stdout
     split = run("recipes", "split").stdout
     assert "whole rows" in split

@@ -439,6 +439,12 @@ def test_smallest_leaves_out_what_does_not_take_the_array() -> None:
         encode(weights(3).astype(np.float16), Smallest((narrow, huffman())))
 
 
+def test_what_is_no_bytes_is_no_frame() -> None:
+    for call in (decode, featherweight.inspect, lambda frame: featherweight.lookup(frame, 0)):
+        with pytest.raises(ArgumentError, match=r"expected the bytes of a frame, not str; open\(\) reads files"):
+            call("model.fw")  # type: ignore[operator]
+
+
 def test_smallest_tries_no_more_once_one_is_small_enough() -> None:
     x = np.zeros(5000, np.uint8)
     x[::7] = 3

@@ -135,6 +135,11 @@ def test_the_largest_error_is_met(tensors: dict[str, Array], recipe: str) -> Non
     assert 0.008 < largest <= 0.01
 
 
+def test_a_goal_without_a_recipe_takes_tcq(tensors: dict[str, Array]) -> None:
+    file = io.BytesIO()
+    assert (featherweight.save_file(tensors, file, goal=Goal(bits=4)).plan.named or "").startswith("tcq(step=")
+
+
 def test_choices_are_made_for_each_tensor(tensors: dict[str, Array]) -> None:
     rough, fine = (saved(tensors, "deep-compression(sparsity=0.5)", Goal(size=size)) for size in (14_000, 20_000))
     assert rough[0] <= 14_000 < fine[0] <= 20_000
@@ -162,6 +167,7 @@ def test_a_score_is_met_by_decoded_tensors(tensors: dict[str, Array]) -> None:
         ("lossless", Goal(bits=3), "nothing that a goal could steer: take one of .*tcq"),
         ("int8", Goal(bits=3), "nothing that a goal could steer"),
         ("tcq(step=0.1)", Goal(bits=3), "says step itself"),
+        ("ecsq(nmse=0.1)", Goal(bits=3), "says nmse, which step goes before"),
     ],
 )
 def test_what_cannot_be_reached_is_said(tensors: dict[str, Array], recipe: str, goal: Goal, message: str) -> None:

@@ -1,5 +1,6 @@
 """Recipes as text: the grammar, its errors, and that printing and parsing agree."""
 
+import inspect
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from featherweight import codecs
 from featherweight.auto import Auto
 from featherweight.errors import ArgumentError
 from featherweight.lossy import Lossy
+from featherweight.named import KNOBS
 from featherweight.prune import Prune
 from featherweight.recipes import NAMED, parse, text
 from featherweight.stage import Codec, Empty, Encoded, Port, Recipe, Smallest, Split, chain, check_params, param
@@ -90,6 +92,29 @@ def test_text_means_a_recipe_and_the_recipe_prints_as_text_of_the_same_meaning(s
     mine = {"4lc": Knobs}
     assert recipe == parse(source, mine)
     assert recipe == parse(text(recipe), mine)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "bfloat16"])
+def test_the_largest_of_gradients_of_any_type_are_coded(dtype: str) -> None:
+    x = np.random.default_rng(1).normal(size=(64, 64)).astype(np.dtype(dtype))
+    decoded = featherweight.decode(featherweight.encode(x, "topk(0.05)"))
+    assert decoded.dtype == x.dtype
+    assert 200 <= np.count_nonzero(decoded) <= 210
+
+
+@pytest.mark.parametrize("states", [0, 3, 63, 256])
+def test_a_recipe_names_itself_where_a_knob_is_wrong(states: int) -> None:
+    with pytest.raises(ArgumentError, match=r"tcq\(states=\d+\): expected one of 4, 8"):
+        parse(f"tcq(states={states})")
+
+
+def test_codecs_are_a_mapping() -> None:
+    with pytest.raises(ArgumentError, match="a mapping from names to stage classes, not list"):
+        parse("raw", [Knobs])  # type: ignore[arg-type]
+
+
+def test_every_knob_is_told_what_it_is() -> None:
+    assert {knob for each in NAMED.values() for knob in inspect.signature(each.text).parameters} == KNOBS.keys()
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ RECIPES = [
     "hadamard(block=256, rotated=lloydmax(3, block=256, index=rans))",
     "prune(0.9, values=gaps(gaps=rans, values=cast(bf16)))",
     "cast(f8_e4m3)",
+    "weightless(sparsity=0.5)",
     "raw",
 ]
 PARTS = [4000, 16, 16, 900, 0, 7, 1000, 300]

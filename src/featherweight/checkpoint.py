@@ -23,7 +23,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.dtypes import Array
 from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
-from featherweight.errors import ArgumentError, LimitError
+from featherweight.errors import ArgumentError, BaseMismatchError, LimitError
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint, write_checkpoint
 from featherweight.formats._io import Where, file_name, is_stream
 from featherweight.formats.fw import FwFile, FwWriter, create
@@ -68,7 +68,7 @@ class Encoded(NamedTuple):
 def save_file(
     tensors: Mapping[str, Any],
     path: Where,
-    plan: Plan | AnyRecipe | str = "lossless",
+    plan: Plan | AnyRecipe | str | None = None,
     *,
     goal: Goal | None = None,
     base: Base | None = None,
@@ -80,7 +80,8 @@ def save_file(
     """Encode arrays into a `.fw` file, which appears when all has gone well.
 
     `tensors` map names to arrays (anything `numpy.asarray` takes without a copy is not copied). `plan` is a recipe for
-    all or a `Plan`; of a lossy one the step may be left to a `goal`: ``plan="ecsq", goal=Goal(bits=3)``. `base` is a
+    all or a `Plan`, by default ``"lossless"``; of a lossy one, by default ``"tcq"``, the step may be left to a `goal`:
+    ``plan="ecsq", goal=Goal(bits=3)``. `base` is a
     checkpoint that the decoder will have: tensors with a namesake of the same dtype and shape in it are coded as
     changes where that is smaller. `codecs` are stage classes of the caller's own. `executor` is any
     ``concurrent.futures.Executor``; by default `threads` threads, as many as there are processors.
@@ -92,13 +93,13 @@ def save_file(
         if not isinstance(name, str):
             raise ArgumentError(f"tensor names are strings, not {type(name).__name__}")
     source = from_arrays({name: np.asarray(value) for name, value in tensors.items()}, metadata)
-    return _encode(source, path, Plan.of(plan, codecs=codecs), goal, base, codecs, executor, threads, None)
+    return _encode(source, path, plan, goal, base, codecs, executor, threads, None)
 
 
 def encode_file(
     source: Where,
     target: Where,
-    plan: Plan | AnyRecipe | str = "lossless",
+    plan: Plan | AnyRecipe | str | None = None,
     *,
     goal: Goal | None = None,
     base: Base | None = None,
@@ -113,9 +114,7 @@ def encode_file(
     are not those that anybody would write.
     """
     with open_checkpoint(source) as checkpoint:
-        return _encode(
-            checkpoint, target, Plan.of(plan, codecs=codecs), goal, base, codecs, executor, threads, progress
-        )
+        return _encode(checkpoint, target, plan, goal, base, codecs, executor, threads, progress)
 
 
 def decode_file(
@@ -214,7 +213,7 @@ class TensorFile(Mapping[str, Array]):
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self._checkpoint = stack.enter_context(open_checkpoint(path))
-            self._base = _open_base(base, stack)
+            self._base, self._based = _open_base(base, stack), base is not None
             self._stack = stack.pop_all()
         container = self._checkpoint.container
         self.fw = container if isinstance(container, FwFile) else None
@@ -320,7 +319,11 @@ class TensorFile(Mapping[str, Array]):
     def _refs(self, info: TensorInfo) -> dict[str, Array]:
         """Return what a tensor's frame must be given."""
         assert self.fw is not None
-        base = self._base(info) if self.fw.entries[info.name].frame.refs else None
+        base = self._base(info) if "base" in self.fw.entries[info.name].frame.refs else None
+        if base is None and self._based and self.fw.entries[info.name].frame.refs:
+            raise BaseMismatchError(
+                "the base has no tensor of this name, dtype and shape: it is another one", path=info.name
+            )
         return {} if base is None else {"base": base}
 
     def _info(self, name: str) -> TensorInfo:
@@ -380,7 +383,7 @@ class TensorSlice:
 def _encode(
     checkpoint: Checkpoint,
     target: Where,
-    plan: Plan,
+    wanted: Plan | AnyRecipe | str | None,
     goal: Goal | None,
     base: Base | None,
     codecs: Mapping[str, Any],
@@ -388,6 +391,7 @@ def _encode(
     threads: int | None,
     progress: Progress | None,
 ) -> Encoded:
+    plan = Plan.of(("tcq" if goal else "lossless") if wanted is None else wanted, codecs=codecs)
     _check_target(target, checkpoint.source.where if checkpoint.source else None, base)
     if not is_stream(target) and file_name(target).lower().endswith((".safetensors", ".index.json", ".npz")):
         raise ArgumentError("what is encoded is a .fw file: let its name end in .fw", path=file_name(target))
@@ -395,6 +399,11 @@ def _encode(
         raise ArgumentError("sensitivities say how a goal is met: name one, such as goal=Goal(bits=3)")
     with contextlib.ExitStack() as stack:
         lookup = _open_base(base, stack)
+        infos = checkpoint.tensors.values()
+        if base is not None and infos and all(lookup(info) is None for info in infos):
+            raise ArgumentError(
+                "no tensor of the base has the name, dtype and shape of one here: it is another model's"
+            )
         pool = executor or stack.enter_context(thread_pool(threads))
         mapper, whole = ordered_map(pool), ordered_map(pool, light=light)
         work = Work(checkpoint, lookup, mapper, whole, codecs, executor is not None and local(checkpoint))

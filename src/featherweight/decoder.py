@@ -121,7 +121,7 @@ def prepare(frame: Frame, refs: Mapping[str, Array], codecs: Mapping[str, Codec]
     missing = [name for name in frame.refs if name not in refs]
     if missing:
         needed = ", ".join(map(repr, missing))
-        raise BaseMismatchError(f"this was encoded against {needed}, which is needed again and has no such tensor here")
+        raise BaseMismatchError(f"this was encoded against {needed}: it is needed again (--base, base= or refs=)")
     arrays = tuple(dtypes.native(refs[name]) for name in frame.refs)
     edges = edges_of(frame.root, frame.spec, [Spec(a.dtype, a.shape) for a in arrays], ())
     root = link(frame.root, edges, codecs)

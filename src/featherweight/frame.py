@@ -20,7 +20,7 @@ import msgspec
 import xxhash
 
 from featherweight import dtypes
-from featherweight.errors import FrameError, TruncatedError, UnsupportedError
+from featherweight.errors import ArgumentError, FrameError, TruncatedError, UnsupportedError
 from featherweight.stage import Spec
 
 __all__ = [
@@ -222,8 +222,14 @@ def seal(head: bytes, *body: Any) -> bytes:
 
 
 def parse(data: Any) -> Parsed:
-    """Take a frame apart; raises TruncatedError, FrameError or UnsupportedError, and checks the head's checksum."""
-    view = memoryview(data).cast("B")
+    """Take a frame apart and check the head's checksum.
+
+    Raises TruncatedError, FrameError or UnsupportedError for the bytes, ArgumentError for what is none.
+    """
+    try:
+        view = memoryview(data).cast("B")
+    except TypeError:
+        raise ArgumentError(f"expected the bytes of a frame, not {type(data).__name__}; open() reads files") from None
     begin = bytes(view[:3])
     if begin[:2] != MAGIC[: len(begin)]:
         raise FrameError("not a featherweight frame: it begins otherwise")

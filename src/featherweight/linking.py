@@ -127,6 +127,8 @@ def _made_by(steps: Sequence[Step], place: int, same: int | None, leaves: int) -
 
 def _resolve(which: int | str, codecs: Mapping[str, Codec]) -> Codec:
     if isinstance(which, str):
+        if not isinstance(codecs, Mapping):
+            raise ArgumentError(f"codecs is a mapping from names to codecs, not {type(codecs).__name__}")
         if which not in codecs:
             raise UnsupportedError(f"codec {which!r} is unknown here: pass it in codecs= or upgrade")
         found: Any = codecs[which]

@@ -8,7 +8,7 @@ from typing import Any
 
 from featherweight.errors import ArgumentError
 
-__all__ = ["NAMED", "Named"]
+__all__ = ["KNOBS", "NAMED", "Named"]
 
 
 @dataclass(frozen=True)
@@ -16,19 +16,22 @@ class Named:
     """A recipe with a name.
 
     `text` makes it from its knobs. `knob` is the one that goals turn: a step, the larger the coarser, of which `unit`
-    is that of a uniform quantizer about as fine as a knob of 1; or one of `choices`. `exact` says that nothing is lost,
-    `keeps` that arrays of any kind may come and those that must not be spoilt stay as they are.
+    is that of a uniform quantizer about as fine as a knob of 1; or one of `choices`. `instead` is another that counts
+    only where the knob is left alone. `exact` says that nothing is lost, `keeps` that arrays of any kind may come and
+    those that must not be spoilt stay as they are.
     """
 
     doc: str
     text: Callable[..., str]
     knob: str | None = None
     choices: tuple[Any, ...] = ()
+    instead: str = ""
     unit: float = 1.0
     exact: bool = False
     keeps: bool = True
 
 
+_STATES = (4, 8, 16, 32, 64, 128)
 _VECTORS = {"exact": "", "bf16": ", vectors=smallest([cast(bf16, values=auto(small)), auto(small)])"}
 
 
@@ -42,6 +45,8 @@ def _scaled(quantizer: str, vectors: str) -> str:
 
 
 def _tcq(step: float = 0.0, nmse: float = 1e-3, states: int = 8, rate: float = 0.25, vectors: str = "exact") -> str:
+    if states not in _STATES:
+        raise ArgumentError(f"tcq(states={states!r}): expected one of {', '.join(map(str, _STATES))}")
     index = f"ggd(states={states}, given=[row, column])"
     knobs = f"step={step!r}, states={states}, rate={rate!r}, nmse={nmse!r}"
     return _scaled(f"trellis({knobs}, given=[row, column], index={index})", vectors)
@@ -89,7 +94,7 @@ def _low_rank(error: float = 0.01, form: str = "auto") -> str:
 
 
 def _topk(fraction: float = 0.01) -> str:
-    return f"prune({1 - fraction!r}, values=gaps(gaps=rans, values=cast(bf16)))"
+    return f"prune({1 - fraction!r}, values=gaps(gaps=rans, values=smallest([cast(bf16), raw])))"
 
 
 def _3lc(s: float = 1.0, block: int = 0) -> str:
@@ -109,6 +114,36 @@ def _integers(bits: int, granularity: str, group: int, scale: str) -> str:
     return f"weights(affine({bits}, {granularity}, {group}, scale={scale}, index=auto(small)))"
 
 
+KNOBS: Mapping[str, str] = {
+    "bits": "of an index, or of an integer",
+    "block": "elements that share a scale; 0 for all",
+    "clusters": "values that a vector keeps",
+    "coder": "what codes the indices: bzip2, lzma, zstd, rans, huffman",
+    "dither": "add a dither and take it off again",
+    "error": "squared error, over the squares",
+    "extra": "bits by which zeros are told from others",
+    "filter": "ribbon or bloomier",
+    "form": "auto, channel, spatial or depthwise",
+    "fraction": "of the elements, which are kept",
+    "gap": "bits of a distance to the next weight",
+    "granularity": "what shares a scale: tensor, channel or group",
+    "group": "elements of a group",
+    "lattice": "z, a2, d4, e8 or leech",
+    "max_error": "the largest error of a weight",
+    "nmse": "squared error, over the squares, that the step is fitted to",
+    "rate": "λ, what a bit is worth in squared steps",
+    "rounding": "what of a step is rounded up, from the top; 0.5 is to nearest",
+    "s": "sparsity multiplier, 1 to below 2: the larger, the fewer elements are not zero",
+    "scale": "type of the scales: f32, f16 or bf16",
+    "seed": "of what is random",
+    "sparsity": "share of the weights that become zero",
+    "states": f"of the trellis: {', '.join(map(str, _STATES))}; more are smaller and slower",
+    "step": "Δ, the distance of neighbouring values (of a trellis, half of it); 0 to fit it",
+    "vectors": "what becomes of biases and norms: exact or bf16",
+}
+"""What the knobs of recipes are, by name."""
+
+
 NAMED: Mapping[str, Named] = {
     "lossless": Named("The default: small and fast.", lambda: "split(auto)", exact=True),
     "lossless-small": Named(
@@ -125,12 +160,14 @@ NAMED: Mapping[str, Named] = {
         "Trellis-coded quantization under scale classes: smaller than ecsq at the same error, and slower.",
         _tcq,
         knob="step",
+        instead="nmse",
         unit=1.76,
     ),
     "ecsq": Named(
         "Entropy-coded scalar quantization: one step, scale classes; larger than tcq and faster.",
         _ecsq,
         knob="step",
+        instead="nmse",
         unit=1.08,
     ),
     "near-lossless": Named("No error above `max_error`.", _near_lossless, knob="max_error", unit=2.0),
@@ -144,6 +181,7 @@ NAMED: Mapping[str, Named] = {
         "Laude, Richter and Ostermann 2018: DCT of filters and blocks, one step, bzip2; clusters for vectors.",
         _transform_clustering,
         knob="step",
+        instead="bits",
     ),
     "weightless": Named(
         "Reagen et al. 2018: pruning, clusters, and a filter that answers for any weight alone.",

@@ -115,6 +115,8 @@ def family(source: str, codecs: Mapping[str, Any] = {}) -> Family:
     order = list(inspect.signature(found.text).parameters)
     if found.knob in keyed or found.knob in order[: len(positional)]:
         raise ArgumentError(f"recipe {source!r} says {found.knob} itself, which the goal is to find: leave one out")
+    if found.instead in keyed or found.instead in order[: len(positional)]:
+        raise ArgumentError(f"recipe {source!r} says {found.instead}, which {found.knob} goes before: leave it out")
     plain = {key: _plain(value) for key, value in keyed.items()}
     return Family(name, found.knob, found.choices, found.unit, tuple(map(_plain, positional)), tuple(plain.items()))
 
@@ -153,6 +155,8 @@ class _Reader:
     """A recursive-descent parser; a name with parentheses is a recipe, without it may be either."""
 
     def __init__(self, source: str, codecs: Mapping[str, Any]) -> None:
+        if not isinstance(codecs, Mapping):
+            raise ArgumentError(f"codecs is a mapping from names to stage classes, not {type(codecs).__name__}")
         self.source = source
         self.codecs = codecs
         self.tokens = list(self._scan())

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from featherweight import codecs as codec_table
-from featherweight.errors import ArgumentError
-from featherweight.recipes import ENCODING, NAMED, parse, text
+from featherweight.named import KNOBS, NAMED, Named
+from featherweight.recipes import ENCODING, parse, text
 from featherweight.stage import AnyRecipe, Recipe, Selector, Smallest, Split, params
 
 __all__ = ["everything", "one"]
@@ -65,7 +65,7 @@ def everything() -> list[Section]:
 def one(name: str) -> Section:
     """Describe one recipe or stage in full."""
     if name in NAMED:
-        return name, [NAMED[name].doc, "", f"= {text(parse(name))}"]
+        return name, [NAMED[name].doc, *_knobs(NAMED[name]), "", f"= {text(parse(name))}"]
     if name in ENCODING:
         return name, [*_docstring(ENCODING[name]), "", *_parameters(ENCODING[name])]
     if name in _TEXTS:
@@ -73,10 +73,19 @@ def one(name: str) -> Section:
     if "(" in name:
         return _own(name)
     if name not in codec_table.names():
-        known = ", ".join(sorted({*NAMED, *ENCODING, *_TEXTS, *codec_table.names()}))
-        raise ArgumentError(f"no recipe or stage is called {name!r}; there are {known}")
+        parse(name)  # says what is meant, and what there is
     stage = codec_table.stage_class(name)
     return name, [*_docstring(sys.modules[stage.__module__]), "", *_stage_lines(stage)]
+
+
+def _knobs(named: Named) -> list[str]:
+    """Describe the knobs of a recipe; a goal turns one of them."""
+    lines = []
+    for each in inspect.signature(named.text).parameters.values():
+        turned = "" if each.name != named.knob else "; goals turn it"
+        turned += f" among {named.choices[0]} … {named.choices[-1]}" if turned and named.choices else ""
+        lines.append(f"{each.name}={_value(each.default)}: {KNOBS[each.name]}{turned}")
+    return ["", *lines] if lines else []
 
 
 def _own(source: str) -> Section:

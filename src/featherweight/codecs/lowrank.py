@@ -70,7 +70,8 @@ def decode(wire: LowRankWire, streams: tuple[Array, ...], given: tuple[Array, ..
         raise FrameError(f"factors of {list(left.shape)} and {list(right.shape)} for {list(out.shape)}")
     if any(each.shape != out.shape or each.dtype != real for each in residual):
         raise FrameError(f"a residual of {residual[0].dtype}{list(residual[0].shape)} for {list(out.shape)}")
-    left, right = left.astype(real, copy=False), right.astype(real, copy=False)
+    with np.errstate(invalid="ignore"):  # a NaN is out of range, and refused as that
+        left, right = left.astype(real, copy=False), right.astype(real, copy=False)
     if not max(_floats.biggest(each.reshape(-1)) for each in (left, right)) <= _MOST:
         raise FrameError("a factor is out of range")
     if residual and not _floats.biggest(residual[0].reshape(-1)) <= _ranges.MOST:

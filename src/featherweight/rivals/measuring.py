@@ -182,7 +182,7 @@ def _once(rival: Rival, array: Array, out: Array, threads: int, expected: int) -
     finally:
         gc.enable()
     if _digest(_parts(result)) != expected:
-        raise ArgumentError(f"{rival.name} {rival.version} did not give the array back")
+        raise ArgumentError(f"{rival.name} {rival.version} did not give the array back: what is lossy is not compared")
     coded = sum(part.stat().st_size if isinstance(part, Path) else bytes_of(part).size for part in _parts(blob))
     return coded, encoding, decoding
 

@@ -43,13 +43,14 @@ def seeded(recipe: AnyRecipe, *numbers: int) -> AnyRecipe:
 
     def reseed(found: Recipe) -> Recipe:
         stage: Any = found.stage
-        if not any(f.name == "seed" for f in params(stage)):
+        most = next((f.metadata["hi"] for f in params(stage) if f.name == "seed"), None)
+        if most is None:
             return found
         seed = np.uint64(stage.seed)
         with np.errstate(over="ignore"):
             for number in numbers:
                 seed = word(seed, np.uint64(number))
-        return dataclasses.replace(found, stage=dataclasses.replace(stage, seed=int(seed)))
+        return dataclasses.replace(found, stage=dataclasses.replace(stage, seed=int(seed) % most))
 
     return _visited(recipe, reseed)
 
