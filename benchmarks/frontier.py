@@ -4,9 +4,10 @@ A rival codes at a setting, and what comes of it is measured; ours are then aske
 (`Goal(nmse=...)`), so that their time holds the search for the step. Error is Σ(w - ŵ)² / Σw² over floats of two
 dimensions or more, from decoded weights. Sizes are bytes on disk, of NNCodec and of ours; of the others, of blobs.
 
-Parts: `minilm` and `resnet` (2-D tensors, against NNCodec), `networks` (whole, with 1-D tensors, which both round;
-and accuracy), `formats` (fixed-rate formats and error-bounded coders on MiniLM), `bounds`, and `growth` (speed and
-memory as tensors grow). Sizes where networks fall by so many points are in `papers`.
+Parts: `minilm` and `resnet` (2-D tensors, against NNCodec), `sparse` (MiniLM after pruning each tensor by magnitude,
+or sharing values in it), `networks` (whole, with 1-D tensors, which both round; and accuracy), `formats` (fixed-rate
+formats and error-bounded coders on MiniLM), `bounds`, and `growth` (speed and memory as tensors grow). Sizes where
+networks fall by so many points are in `papers`.
 
 Results are kept as they are made: a run that is broken off goes on where it was.
 """
@@ -52,13 +53,20 @@ Array = _data.Array
 Tensors = Mapping[str, Array]
 Point = dict[str, Any]
 
-PARTS = ("bounds", "minilm", "resnet", "networks", "formats", "growth")
+PARTS = ("bounds", "minilm", "resnet", "sparse", "networks", "formats", "growth")
 DEFAULT, BEST, SCALAR = "tcq", "tcq(states=64)", "ecsq"
 RECIPES = (DEFAULT, BEST, SCALAR)
 BF16 = "vectors=bf16"
 QPS = (-32, -28, -24, -20, -16, -12)
 SCALAR_QPS = (-24,)
 WHOLE_QPS = (-28, -24, -20, -16)
+SPARSE_QPS = (-28, -20)
+SPARSE = {
+    "half pruned": "prune(0.5)",
+    "0.8 pruned": "prune(0.8)",
+    "0.9 pruned": "prune(0.9)",
+    "16 values": "kmeans(16)",
+}
 RESNET = "ResNet-56"
 QUICK = "synthetic"
 SCALES = 64  # of the histogram of scales, an octave
@@ -113,7 +121,7 @@ def _key(point: Point) -> Key:
 def _place(point: Point) -> tuple[int | str, ...]:
     """Order points as they are shown, whenever they were measured."""
     part, case, rival, setting = _key(point)
-    cases = ["MiniLM", *known()]
+    cases = ["MiniLM", *(f"MiniLM, {what}" for what in SPARSE), *known()]
     ways = [NNCODEC, *dict.fromkeys(rival.name for rival in FORMATS), *RECIPES, *_rounded(RECIPES)]
     ways += [way.name for way in papers.FISHER]
     settings = [rival.setting for rival in FORMATS]
@@ -144,6 +152,10 @@ def _work(chosen: argparse.Namespace) -> Iterator[Work]:
             for setting in _settings(chosen.qp or QPS, SCALAR_QPS if part == "minilm" and not chosen.qp else ()):
                 keys = [(part, case, NNCODEC, setting)]
                 yield f"{case}, {NNCODEC} {setting}", keys, _against(python, case, recipes, rounds)
+    if "sparse" in parts:
+        for what in SPARSE:
+            keys = [("sparse", f"MiniLM, {what}", NNCODEC, setting) for setting in _settings(chosen.qp or SPARSE_QPS)]
+            yield f"MiniLM, {what}, {NNCODEC}", keys, _against(python, f"MiniLM, {what}", recipes, rounds)
     names = chosen.network or ([QUICK] if chosen.quick else known())
     if "networks" in parts:
         for name in names:
@@ -250,12 +262,17 @@ def beside_nncodec(
 
 
 def load(case: str, *, whole: bool = False) -> dict[str, Array]:
-    """Return tensors of MiniLM or of a network: floats of two dimensions or more, or all of them."""
+    """Return tensors of MiniLM, perhaps made sparse, or of a network: floats of two dimensions or more, or all."""
     if case == QUICK:
         tensors = _synthetic()
     else:
-        tensors = featherweight.load_file(_data.minilm() if case == "MiniLM" else _networks.weights(known()[case]))
-    return {name: x for name, x in tensors.items() if whole or weighty(x)}
+        minilm = case.startswith("MiniLM")
+        tensors = featherweight.load_file(_data.minilm() if minilm else _networks.weights(known()[case]))
+    found = {name: x for name, x in tensors.items() if whole or weighty(x)}
+    made = SPARSE.get(case.partition(", ")[2])
+    if made is None:
+        return found
+    return {name: featherweight.decode(featherweight.encode(x, made)) for name, x in found.items()}
 
 
 def known() -> dict[str, str]:
@@ -528,6 +545,21 @@ def _wholes(points: Sequence[Point]) -> str:
     return table(["whole network", "squared error", "NNCodec, bytes", *recipes, "accuracy: before: of each"], lines)
 
 
+def _sparse(points: Sequence[Point]) -> str:
+    """Show bits a weight, and how much smaller ours are; of their gap a bound of normal weights says nothing."""
+    lines = []
+    recipes = list(dict.fromkeys(entry["recipe"] for point in points for entry in point["ours"]))
+    for point in points:
+        sizes = {entry["recipe"]: entry for entry in point["ours"]}
+        cells = [
+            f"{sizes[r]['bits']:.3f} ({sizes[r]['coded'] / point['coded'] - 1:+.1%})" if r in sizes else ""
+            for r in recipes
+        ]
+        name = f"{point['case']}, qp {point['setting'].rpartition(' ')[2]}"
+        lines.append([name, f"{point['nmse']:.1e}", f"{point['bits']:.3f}", *cells])
+    return table(["2-D tensors", "squared error", "NNCodec, bits a weight", *recipes], lines)
+
+
 def _grown(points: Sequence[Point]) -> str:
     lines = [
         [
@@ -562,6 +594,7 @@ SHOWN: dict[str, Callable[[Sequence[Point]], str]] = {
     "bounds": _bound_lines,
     "minilm": _pairs,
     "resnet": in_lines,
+    "sparse": _sparse,
     "networks": _wholes,
     "formats": in_lines,
     "growth": _grown,

@@ -359,3 +359,18 @@ def test_traffic_quick(tmp_path):
     timed = [case for case in result["cases"] if case["part"] == "links"]
     for case in timed:  # none where links cannot be made
         assert case["ways"]["3lc(1.0)"]["wire"] * 10 < case["ways"]["none"]["wire"]
+
+
+def test_frontier_makes_weights_sparse(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import _data, frontier
+
+    rng = np.random.default_rng(1)
+    weights = {"a.weight": rng.normal(size=(60, 50)).astype("f4"), "a.bias": rng.normal(size=60).astype("f4")}
+    monkeypatch.setattr(frontier.featherweight, "load_file", lambda path: weights)
+    monkeypatch.setattr(_data, "minilm", lambda: "minilm.safetensors")
+    for what, share in (("half pruned", 0.5), ("0.8 pruned", 0.2), ("0.9 pruned", 0.1)):
+        (x,) = frontier.load(f"MiniLM, {what}").values()
+        assert np.count_nonzero(x) == share * x.size
+    (x,) = frontier.load("MiniLM, 16 values").values()
+    assert np.unique(x).size == 16
