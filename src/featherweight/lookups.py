@@ -39,7 +39,8 @@ def lookup(
 ) -> Array:
     """Return the elements of an encoded array at flat positions (C order), or at a tuple of indices, one a dimension.
 
-    The result has the shape of `positions`. To look up again and again, keep a ``Lookup.of(frame)``.
+    Positions and indices below 0 count from the end. The result has the shape of `positions`. To look up again and
+    again, keep a ``Lookup.of(frame)``.
 
     Raises ArgumentError for positions outside of the array, and what `decode` raises.
 
@@ -79,7 +80,7 @@ class Lookup:
         return cls(plan, lambda offset, length: body[offset : offset + length], max_bytes)
 
     def at(self, positions: Any, /) -> Array:
-        """Return the elements at flat positions, or at a tuple of indices, one a dimension."""
+        """Return the elements at flat positions, or at a tuple of indices, one a dimension; below 0 from the end."""
         flat, shape = _flat(positions, self.shape)
         if self._root is None:
             self._root = self._load()
@@ -256,7 +257,9 @@ def _within(positions: Any, size: int, shape: tuple[int, ...]) -> Array:
         return found.astype(np.uint64)
     if found.dtype.kind not in "ui":
         raise ArgumentError(f"positions are integers, not {found.dtype}")
-    if int(found.min()) < 0 or int(found.max()) >= size:
-        wrong = int(found.min()) if int(found.min()) < 0 else int(found.max())
-        raise ArgumentError(f"position {wrong} lies outside of {list(shape)}: expected 0 to {size - 1}")
+    if int(found.min()) < -size or int(found.max()) >= size:
+        wrong = int(found.min()) if int(found.min()) < -size else int(found.max())
+        raise ArgumentError(f"position {wrong} lies outside of {list(shape)}: expected {-size} to {size - 1}")
+    if found.dtype.kind == "i" and int(found.min()) < 0:
+        found = np.where(found < 0, found.astype(np.int64) + size, found)
     return found.astype(np.uint64)

@@ -190,7 +190,10 @@ NAMED: Mapping[str, Named] = {
         choices=(2, 3, 4, 5, 6, 7, 8),
     ),
     "low-rank": Named(
-        "Truncated singular value decomposition where that is smaller, of matrices and of filters.", _low_rank
+        "Truncated singular value decomposition where that is smaller, of matrices and of filters.",
+        _low_rank,
+        knob="error",
+        choices=(3e-4, 1e-3, 3e-3, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5),
     ),
     "3lc": Named(
         "For gradients, Lim, Andersen and Kaminsky 2019: three values, base 3^5, zero runs.",
