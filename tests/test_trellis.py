@@ -307,14 +307,14 @@ def test_shares_are_sent_where_they_spare_more_than_they_take(
         row, token = data.draw(st.integers(0, len(counts) - 1)), data.draw(st.integers(0, _tokens.LARGEST))
         counts[row, token] += data.draw(st.sampled_from((1, 100, 10**5, (1 << 27) - 1)))
     flat = counts.reshape(-1)
-    model = _models.fit(flat, 9, quantizers, 16)
-    plain = _models.tables(model, 9, classes, quantizers)
-    table, shares = _models.refined(flat, model, 9, quantizers)
+    plain = _models.tables(_models.fit(flat, 9, quantizers, 16), 9, classes, quantizers)
+    model, shares, table = _models.suited(flat, 9, quantizers, 16)
     before, after = (int(ggd_models.cost(flat, each, _models.logs())) for each in (plain, table))
     assert before - after >= 8 * shares.size << 12
     assert (table == _models.tables(model, 9, classes, quantizers, shares)).all()
-    again = _models.refined(flat, model, 9, quantizers)[1]
-    assert np.array_equal(shares, again)
+    again = _models.suited(flat, 9, quantizers, 16)
+    assert again.model == model
+    assert np.array_equal(shares, again.shares)
 
 
 def test_tables_are_generalised_gaussians() -> None:

@@ -175,8 +175,7 @@ class Ggd:
         low, count = _range(classes.counted(), 2 if self.states else 1)
         rows, counts, tokens = _counted(index, classes, low, count, self.states, paths)
         quantizers = 2 if self.states else 1
-        model = _models.fit(counts, low, quantizers, 64 // self.resolution)
-        table, shares = _models.refined(counts, model, low, quantizers)
+        model, shares, table = _models.suited(counts, low, quantizers, 64 // self.resolution)
         # A token leaves at most 12 bits open, after an escape 8 more.
         rest = np.zeros(int(np.count_nonzero(tokens >= _tokens.DIRECT)) * 3 + _escapes(counts, table) + 8, np.uint8)
         used = int(_tokens.tokenize(index, rows, table, tokens, rest)) + 7 >> 3

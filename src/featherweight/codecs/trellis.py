@@ -271,8 +271,8 @@ class _Search:
 
     def rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[_Rates, tuple[int, ...]]:
         """Return λ times the bits of each size in each class and quantizer, in squared parts, and their model."""
-        model = _models.fit(counts, self.low, 2, 16, start, rounds=2)
-        table, _ = _models.refined(counts, model, self.low, 2, self.x.size / self.sample.x.size)
+        times = self.x.size / self.sample.x.size
+        model, _, table = _models.suited(counts, self.low, 2, 16, start, rounds=2, times=times)
         pairs = np.empty(2 * self.count * (_TOKENS.size + 2), np.uint32)
         shift = portable.pairs(table, _TOKENS, _costs(self.stage.rate), pairs)
         return _Rates(pairs, np.uint32(_TOKENS.size), np.uint32(shift)), model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from featherweight.codecs._kernels import _tokens, ggd_fit, ggd_shares
 from featherweight.codecs._kernels import ggd_models as kernels
 from featherweight.dtypes import Array
 
-__all__ = ["NONE", "START", "counted", "fit", "logs", "refined", "tables"]
+__all__ = ["NONE", "START", "Suited", "counted", "fit", "logs", "suited", "tables"]
 
 NONE = np.empty(0, np.int8)
 _MORE = 6  # bytes that a further stream takes, about
@@ -50,28 +51,6 @@ def tables(model: tuple[int, ...], low: int, classes: int, quantizers: int, shar
     return table
 
 
-def refined(
-    counts: Array, model: tuple[int, ...], low: int, quantizers: int, times: float = 1.0
-) -> tuple[Array, Array]:
-    """Return the tables of a model, and the shares that make them suit the counts better where these spare bytes.
-
-    `counts` are those of every `times`-th token, about.
-    """
-    classes, seen = counts.size // quantizers >> 8, np.empty(2 * kernels.SIZES)
-    plain = tables(model, low, classes, quantizers)
-    promised = times * int(ggd_shares.promise(counts, plain, logs(), seen))
-    count = int(np.flatnonzero(seen[: kernels.SIZES])[-1]) + 1
-    least = (count + _MORE) * 8 << 12
-    if promised < least:
-        return plain, NONE
-    given = counts, np.array(model, np.int64), np.uint64(low), np.uint64(quantizers), logs()
-    weights, shares = np.empty((counts.size >> 8) * kernels.SIZES), np.empty(kernels.SIZES, np.int8)
-    ggd_shares.find(*given, np.uint64(count), weights, seen, np.empty(kernels.SIZES, np.int64), shares)
-    better = tables(model, low, classes, quantizers, shares[:count])
-    spared = int(kernels.cost(counts, plain, logs())) - int(kernels.cost(counts, better, logs()))
-    return (better, shares[:count]) if times * spared > least else (plain, NONE)
-
-
 def counted(index: Array, rows: Array, tables: int) -> tuple[Array, Array]:
     """Return the token of each index, which is below 2^16, and how often each occurs, u32, 256 a table."""
     tokens, counts = np.empty(index.size, np.uint8), np.zeros(tables << 10, np.uint32)
@@ -81,7 +60,13 @@ def counted(index: Array, rows: Array, tables: int) -> tuple[Array, Array]:
 
 
 def fit(
-    counts: Array, low: int, quantizers: int, slope: int, start: tuple[int, ...] | None = None, rounds: int = 4
+    counts: Array,
+    low: int,
+    quantizers: int,
+    slope: int,
+    start: tuple[int, ...] | None = None,
+    rounds: int = 4,
+    gap: int = 1,
 ) -> tuple[int, ...]:
     """Return the model under which tokens take fewest bits, found by going along one parameter after another.
 
@@ -89,14 +74,66 @@ def fit(
     is a model from which it is not far; each of the four `rounds` is finer than the last. Parameters hang together,
     most of all where nearly all is zero: after every move zeros are made to weigh what suits the rest, slopes turn
     about the middle class, and shapes are tried with the scale as it is and with the one that leaves the share of the
-    ones as it is.
+    ones as it is. Sizes from 1 on below `gap` are taken to be impossible.
     """
     tables = counts.size >> 8
     model = np.array((0,) * 6 if start is None else start, np.int64)
     starts = np.array(_STARTS if start is None else (), np.int64).reshape(-1)
     steps = np.array(_ROUNDS[:rounds], np.int64).reshape(-1)
-    given = np.uint64(low), np.uint64(quantizers), np.int64(slope), logs(), _places(quantizers), starts, steps
+    given = (
+        np.uint64(low),
+        np.uint64(quantizers),
+        np.int64(slope),
+        np.uint64(gap),
+        logs(),
+        _places(quantizers),
+        starts,
+        steps,
+    )
     sizes, weights = np.empty((2, tables * kernels.SIZES), np.uint32)
     scratch = sizes, weights, np.empty(3 * tables), np.empty(tables, np.int64), np.empty(6, np.int64)
     ggd_fit.fit(counts, *given, *scratch, model)
     return tuple(model.tolist())
+
+
+class Suited(NamedTuple):
+    """A model, the shares that it goes with, and its tables."""
+
+    model: tuple[int, ...]
+    shares: Array
+    table: Array
+
+
+def suited(
+    counts: Array,
+    low: int,
+    quantizers: int,
+    slope: int,
+    start: tuple[int, ...] | None = None,
+    rounds: int = 4,
+    times: float = 1.0,
+) -> Suited:
+    """Fit a model, and shares that make it suit the counts better where these spare more bytes than they take.
+
+    `counts` and the rest are those of `fit`; they are of every `times`-th token, about.
+    """
+    model, classes = fit(counts, low, quantizers, slope, start, rounds), counts.size // quantizers >> 8
+    table, seen = tables(model, low, classes, quantizers), np.empty(2 * kernels.SIZES)
+    best, spent = Suited(model, NONE, table), int(kernels.cost(counts, table, logs()))
+    promised = int(ggd_shares.promise(counts, table, logs(), seen))
+    held = np.flatnonzero(seen[: kernels.SIZES])
+    number, gap = int(held[-1]) + 1, int(held[min(1, held.size - 1)])
+    taken = int((number + _MORE) * (8 << 12) / times)
+    if promised < taken:
+        return best
+    models = [model] if gap < 2 else [model, fit(counts, low, quantizers, slope, None, rounds, gap)]
+    weights, found = np.empty((counts.size >> 8) * kernels.SIZES), np.empty(kernels.SIZES, np.int64)
+    for each in models:
+        shares = np.empty(number, np.int8)
+        given = counts, np.array(each, np.int64), np.uint64(low), np.uint64(quantizers), logs(), np.uint64(number)
+        ggd_shares.find(*given, weights, seen, found, shares)
+        table = tables(each, low, classes, quantizers, shares)
+        cost = int(kernels.cost(counts, table, logs())) + taken
+        if cost < spent:
+            best, spent = Suited(each, shares, table), cost
+    return best

@@ -102,7 +102,16 @@ def _power32(y: Any, whole: Any) -> Any:
 
 @primitive
 def _settled(
-    sizes: Any, low: Any, quantizers: Any, logs: Any, far: Any, weights: Any, totals: Any, most: Any, model: Any
+    sizes: Any,
+    low: Any,
+    quantizers: Any,
+    gap: Any,
+    logs: Any,
+    far: Any,
+    weights: Any,
+    totals: Any,
+    most: Any,
+    model: Any,
 ) -> Any:
     """Bound `model` and set its zeros to what suits the rest best; return about what tokens cost, in bits times 4096.
 
@@ -126,6 +135,9 @@ def _settled(
         shape = min(max(model[2] + (model[3] * scale >> int64(8)), int64(16)), int64(256))
         total = _weigh_small(far[places : places + _32], scale, shape, weights[row : row + _32])
         beyond = bool(weights[row + _31] == uint32(0))  # the larger a size, the less it weighs
+        for each in range(_1, min(gap, _32)):
+            total -= uint64(weights[row + each])
+            weights[row + each] = uint32(0)
         behind = uint64(totals[_2 * tables + uint64(table)])
         for each in range(_32, _SIZES):
             if beyond and each >= behind:
@@ -134,6 +146,7 @@ def _settled(
             if not beyond:
                 found = min(weighed(int64(far[places + each]), (each - _32 >> _2) + _2, scale, shape), _MOST)
                 beyond = bool(found == _0)
+            found = _0 if each < gap else found
             weights[row + each] = uint32(found)
             total += found << _1
         totals[table] = float64(total << _1)
@@ -193,12 +206,13 @@ def _moved(model: Any, which: Any, step: Any, middle: Any, out: Any) -> None:
         out[3] += step
 
 
-@kernel("void(u4[r], u8, u8, i8, u4[r], i4[r], i8[r], i8[r], u4[w], u4[w], f8[w], i8[w], i8[w], i8[w])")
+@kernel("void(u4[r], u8, u8, i8, u8, u4[r], i4[r], i8[r], i8[r], u4[w], u4[w], f8[w], i8[w], i8[w], i8[w])")
 def fit(
     counts: Any,
     low: Any,
     quantizers: Any,
     slope: Any,
+    gap: Any,
     logs: Any,
     far: Any,
     starts: Any,
@@ -212,22 +226,23 @@ def fit(
 ) -> None:
     """Fill `model` with that under which tokens cost least, going along one parameter after another.
 
-    `far` holds the logarithms of the places of SIZES for each quantizer. `starts` has pairs: a shape, and how far the
-    scale then lies from that of the mean magnitude, whose classes lie `slope` apart; where there are none, `model` is
-    where to begin. `steps` holds, for each round: of the scale, of the shape with the scale, of the slope, of the
-    shape, of the bend. Scratch, for each table: `sizes` and `weights` (SIZES), `totals` (3: what all but zeros weigh,
-    how many tokens, behind which size there are none), `sums` (1: of sizes); `trial` (6).
+    Sizes from 1 on below `gap`, of which there are none, weigh nothing. `far` holds the logarithms of the places of
+    SIZES for each quantizer. `starts` has pairs: a shape, and how far the scale then lies from that of the mean
+    magnitude, whose classes lie `slope` apart; where there are none, `model` is where to begin. `steps` holds, for each
+    round: of the scale, of the shape with the scale, of the slope, of the shape, of the bend. Scratch, for each table:
+    `sizes` and `weights` (SIZES), `totals` (3: what all but zeros weigh, how many tokens, behind which size there are
+    none), `sums` (1: of sizes); `trial` (6).
     """
     _grouped(counts, sizes, totals, sums)
     _centred(low, int64(quantizers), slope, totals, sums, trial)
     middle, scale, cost = trial[0], trial[1], int64(1 << 62)
     if not starts.size:
-        cost = _settled(sizes, low, quantizers, logs, far, weights, totals, cost, model)
+        cost = _settled(sizes, low, quantizers, gap, logs, far, weights, totals, cost, model)
     for each in range(0, starts.size, 2):
         # Ones begin at 8 bits or less: where all sizes weigh nothing, no small move makes a difference.
         trial[0] = max(scale + starts[each + 1], int64(64) - slope * middle - int64(12288) // starts[each])
         trial[1], trial[2], trial[3], trial[4], trial[5] = slope, starts[each], int64(0), int64(0), int64(0)
-        found = _settled(sizes, low, quantizers, logs, far, weights, totals, cost, trial)
+        found = _settled(sizes, low, quantizers, gap, logs, far, weights, totals, cost, trial)
         if found < cost:
             cost = found
             for i in range(6):
@@ -244,10 +259,10 @@ def fit(
                         continue
                     move = step if way == 0 else -step
                     _moved(model, which, move, middle, trial)
-                    found = _settled(sizes, low, quantizers, logs, far, weights, totals, cost, trial)
+                    found = _settled(sizes, low, quantizers, gap, logs, far, weights, totals, cost, trial)
                     while found < cost:
                         cost, better = found, True
                         for i in range(6):
                             model[i] = trial[i]
                         _moved(model, which, move, middle, trial)
-                        found = _settled(sizes, low, quantizers, logs, far, weights, totals, cost, trial)
+                        found = _settled(sizes, low, quantizers, gap, logs, far, weights, totals, cost, trial)
