@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks import _data
 from benchmarks._common import attempt, exit_code, isolated, options, save
 from benchmarks.lossless import as_json, show
-from featherweight import checkpoint, engine, rivals
+from featherweight import checkpoint, engine, reading, rivals
 from featherweight.rivals import Rival
 
 Array = _data.Array
@@ -96,7 +96,7 @@ def _as_file(case: _data.Case, folder: Path) -> Rival:
 
     def decompress(blob: Path, out: Array, threads: int) -> Array:
         places = cut(out)
-        with checkpoint.open(blob, base=base, threads=threads) as file:
+        with reading.open(blob, base=base, threads=threads) as file:
             file.decode_into(lambda name: contextlib.nullcontext(places[name].reshape(-1)))
         return out
 

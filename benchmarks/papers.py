@@ -28,9 +28,9 @@ from benchmarks._common import RESULTS, AbsentError, FailedError, attempt, exit_
 from benchmarks._data import nmse
 from benchmarks._nncodec_process import NNCODEC, NNCodec, add_option, interpreter
 from featherweight import ArgumentError, Plan, recipes
-from featherweight.checkpoint import TensorFile
 from featherweight.codecs import codec
 from featherweight.frame import FLAT, SHAPED, SPLIT, Frame, Program, sizes_and_digests
+from featherweight.reading import TensorFile
 
 Array = _networks.Array
 Case = dict[str, Any]

@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from featherweight.checkpoint import TensorFile, decode_file, encode_file, load_file, open, save_file
+    from featherweight.checkpoint import decode_file, encode_file, save_file
     from featherweight.engine import decode, encode, inspect
     from featherweight.errors import (
         ArgumentError,
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from featherweight.goals import Goal
     from featherweight.lookups import Lookup, lookup
     from featherweight.plan import Plan
+    from featherweight.reading import TensorFile, load_file, open
     from featherweight.stage import Recipe, Split, chain
     from featherweight.traffic import Channel, Reducer
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "checkpoint": ("TensorFile", "decode_file", "encode_file", "load_file", "open", "save_file"),
+    "checkpoint": ("decode_file", "encode_file", "save_file"),
     "engine": ("decode", "encode", "inspect"),
     "errors": (
         "ArgumentError",
@@ -52,6 +53,7 @@ _HOMES = {
     "goals": ("Goal",),
     "lookups": ("Lookup", "lookup"),
     "plan": ("Plan",),
+    "reading": ("TensorFile", "load_file", "open"),
     "stage": ("Recipe", "Split", "chain"),
     "traffic": ("Channel", "Reducer"),
 }

@@ -15,11 +15,11 @@ import numpy as np
 
 import featherweight
 from featherweight import rivals
-from featherweight.checkpoint import TensorFile
 from featherweight.cli.text import Column, count
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
 from featherweight.formats import TensorInfo
+from featherweight.reading import TensorFile
 from featherweight.rivals import Rival, Row
 
 __all__ = ["BENCH", "bench_report", "bench_rows", "bench_summary"]

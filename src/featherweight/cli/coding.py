@@ -245,11 +245,11 @@ def _kind(goal: Any, origin: str) -> str:
 
 def _decode_bare(where: Any, goal: Any, tell: Any, **how: Any) -> None:
     """Decode into a format that holds no metadata."""
-    from featherweight import checkpoint
+    from featherweight import reading
     from featherweight.formats import write_checkpoint
 
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(checkpoint.open(where, **how))
+        file = stack.enter_context(reading.open(where, **how))
         infos = list(file.infos.values())
         out = stack.enter_context(write_checkpoint(goal, infos, layout=file.layout, format="npz"))
         file.decode_into(out.tensor, tell)

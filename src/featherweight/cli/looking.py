@@ -14,7 +14,7 @@ from featherweight.cli.text import clean, count, seconds
 from featherweight.errors import ArgumentError, FrameError, LimitError
 
 if TYPE_CHECKING:
-    from featherweight.checkpoint import TensorFile
+    from featherweight.reading import TensorFile
 
 __all__ = ["add_to", "diff", "inspect", "verify"]
 
@@ -75,10 +75,10 @@ def verify(
 
 
 def _open(path: str, base: str | None, max_bytes: int) -> TensorFile:
-    from featherweight import checkpoint
+    from featherweight import reading
     from featherweight.cli.places import readable
 
-    return checkpoint.open(readable(path), base=base, max_bytes=max_bytes)
+    return reading.open(readable(path), base=base, max_bytes=max_bytes)
 
 
 def _intact(coded: TensorFile, threads: int | None, quiet: bool) -> list[str]:

@@ -34,12 +34,12 @@ def bench(
     Rivals are the other packages that are installed. The largest tensors are coded by each in turn; all is decoded
     again and checked. Speeds are of original bytes.
     """
-    from featherweight import checkpoint, rivals
+    from featherweight import reading, rivals
     from featherweight.cli.benching import BENCH, bench_report, bench_rows, bench_summary
     from featherweight.cli.places import readable
 
     chosen = [rivals.COPY, *map(rivals.ours, recipe or ("lossless", "lossless-small"))]
-    with checkpoint.open(readable(file)) as opened, ticking("measuring", quiet=as_json) as tick:
+    with reading.open(readable(file)) as opened, ticking("measuring", quiet=as_json) as tick:
         report = bench_report(opened, chosen, threads=threads, budget=budget, rounds=rounds, tick=tick)
     if as_json:
         print_json(report)

@@ -12,8 +12,8 @@ from featherweight.formats import Checkpoint, TensorInfo
 from featherweight.formats.fw import FwFile
 
 if TYPE_CHECKING:
-    from featherweight.checkpoint import TensorFile
     from featherweight.compare import Difference
+    from featherweight.reading import TensorFile
 
 Report = dict[str, Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import featherweight
-from featherweight import checkpoint, engine
+from featherweight import checkpoint, engine, reading
 from featherweight.dtypes import Array
 from featherweight.rivals.measuring import Rival
 from featherweight.stage import AnyRecipe
@@ -44,7 +44,7 @@ def ours_as_file(recipe: AnyRecipe | str, shapes: Mapping[str, tuple[int, ...]],
 
     def decompress(blob: Path, out: Array, threads: int) -> Array:
         places = cut(out)
-        with checkpoint.open(blob, threads=threads) as file:
+        with reading.open(blob, threads=threads) as file:
             file.decode_into(lambda name: contextlib.nullcontext(places[name].reshape(-1)))
         return out
 

@@ -1,0 +1,291 @@
+"""Read checkpoints of any format: a lazy mapping from names to arrays, slices of them, and all of them at once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from typing import Any, Self
+
+import numpy as np
+
+from featherweight import dtypes
+from featherweight.dtypes import Array
+from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
+from featherweight.errors import ArgumentError, BaseMismatchError, LimitError
+from featherweight.formats import TensorInfo, open_checkpoint
+from featherweight.formats._io import Where
+from featherweight.formats.fw import FwFile
+from featherweight.lookups import Lookup
+from featherweight.stage import Codec
+from featherweight.writing import LARGE, Progress, light, local, no_base
+
+__all__ = ["Base", "TensorFile", "TensorSlice", "base_of", "load_file", "open"]
+
+WINDOW = 1 << 24  # elements of a large tensor decoded at a time where its bytes must be fetched first
+
+Base = Where | Mapping[str, Any]
+
+
+def load_file(
+    path: Where,
+    *,
+    base: Base | None = None,
+    codecs: Mapping[str, Codec] = {},
+    executor: Executor | None = None,
+    max_bytes: int = MAX_BYTES,
+    threads: int | None = None,
+) -> dict[str, Array]:
+    """Decode all tensors of a file into memory; `executor` is asked for whole tensors.
+
+    Raises what `TensorFile` raises.
+    """
+    with open(path, base=base, codecs=codecs, max_bytes=max_bytes, threads=threads) as file:
+        if executor is not None:
+            load = functools.partial(_load_one, path, base, codecs, max_bytes)
+            return dict(zip(file, executor.map(load, file), strict=True))
+        result: dict[str, Array] = {}
+        for name, info in file.infos.items():
+            if info.count * info.kind.dtype.itemsize > max_bytes:
+                raise LimitError(f"{info.count} elements are announced, max_bytes allows {max_bytes} bytes", path=name)
+            result[name] = np.empty(info.shape, info.kind.dtype)
+
+        @contextlib.contextmanager
+        def place(name: str) -> Iterator[Array]:
+            yield result[name].reshape(-1)
+
+        file.decode_into(place)
+    return result
+
+
+def _load_one(path: Where, base: Any, codecs: Mapping[str, Codec], max_bytes: int, name: str) -> Array:
+    with open(path, base=base, codecs=codecs, max_bytes=max_bytes, threads=1) as file:
+        return file[name]
+
+
+def open(
+    path: Where,
+    *,
+    base: Base | None = None,
+    codecs: Mapping[str, Codec] = {},
+    max_bytes: int = MAX_BYTES,
+    threads: int | None = None,
+) -> TensorFile:
+    """Open a checkpoint of any format as a lazy mapping from names to arrays.
+
+    `path` is a path, a binary file object or an fsspec URL. One tensor costs one tensor: an open `.fw` file fetches it
+    in one request.
+    """
+    return TensorFile(path, base=base, codecs=codecs, max_bytes=max_bytes, threads=threads)
+
+
+class TensorFile(Mapping[str, Array]):
+    """An open checkpoint; decodes a tensor when it is asked for, and keeps none.
+
+    `infos` describes the tensors in the order of the file, `size` is the bytes of it, `origin` names the format that
+    they came from. Reading raises KeyError for a name that is not there; FrameError, TruncatedError, LimitError or
+    UnsupportedError for what the bytes hold; BaseMismatchError where the base is missing or another one.
+    """
+
+    def __init__(
+        self,
+        path: Where,
+        *,
+        base: Base | None = None,
+        codecs: Mapping[str, Codec] = {},
+        max_bytes: int = MAX_BYTES,
+        threads: int | None = None,
+    ) -> None:
+        self._codecs, self._max_bytes, self._threads = codecs, max_bytes, threads
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self._checkpoint = stack.enter_context(open_checkpoint(path))
+            self._base, self._based = base_of(base, stack), base is not None
+            self._stack = stack.pop_all()
+        container = self._checkpoint.container
+        self.fw = container if isinstance(container, FwFile) else None
+        self.name, self.format, self.size = self._checkpoint.name, self._checkpoint.format, self._checkpoint.size
+        self.infos: Mapping[str, TensorInfo] = self._checkpoint.tensors
+        self.layout: bytes = self._checkpoint.layout
+        self.canonical: bool = self._checkpoint.canonical
+        self.origin: str = self.fw.origin if self.fw else self._checkpoint.format
+
+    def __getitem__(self, name: str) -> Array:
+        """Decode a tensor into memory."""
+        info = self._info(name)
+        with thread_pool(self._threads if info.count >= LARGE else 1) as pool:
+            return self._read(info, 0, info.count, None, pool).reshape(info.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.infos
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata that the source carried."""
+        return dict(self._checkpoint.metadata)
+
+    def get_tensor(self, name: str) -> Array:
+        """Decode a tensor into memory, as ``file[name]`` does."""
+        return self[name]
+
+    def get_slice(self, name: str) -> TensorSlice:
+        """Return a tensor to be indexed before it is decoded: ``file.get_slice(name)[a:b]`` decodes those rows."""
+        return TensorSlice(self, self._info(name))
+
+    def lookup(self, name: str) -> Lookup:
+        """Return a tensor of a `.fw` file whose elements can be read one by one: ``file.lookup(name).at(positions)``.
+
+        Coded with `bloomier` or `ribbon` it is not decoded for that. The file must stay open.
+        """
+        info = self._info(name)
+        if self.fw is None:
+            raise ArgumentError(f"look-ups are for .fw files: take {name!r} as an array")
+        refs = self._refs(info)
+        return self.fw.lookup(name, refs=refs, codecs=self._codecs, max_bytes=self._max_bytes)
+
+    def blocks(self, name: str, size: int = WINDOW, *, pool: Executor | None = None) -> Iterator[Array]:
+        """Decode a tensor in flat blocks of at most `size` elements, one after another.
+
+        Memory holds one block, unless the tensor was coded as a whole.
+        """
+        info, fw = self._info(name), self.fw
+        if fw is not None and not fw.sliceable(name):
+            whole = self._read(info, 0, info.count, None, pool)
+            yield from (whole[start : start + size] for start in range(0, info.count, size))
+            return
+        step = fw.entries[name].frame.splits[0].step if fw is not None else size
+        size -= size % step if step < size else 0  # a piece that two blocks share would be decoded twice
+        for start in range(0, info.count, size):
+            yield self._read(info, start, min(start + size, info.count), None, pool)
+
+    def decode_into(
+        self, place: Callable[[str], AbstractContextManager[Array]], progress: Progress | None = None
+    ) -> None:
+        """Decode all tensors, each into the flat array that ``place(name)`` gives for it."""
+        with thread_pool(self._threads) as pool:
+            for large, infos in itertools.groupby(self.infos.values(), lambda info: info.count >= LARGE):
+                one = functools.partial(self._decode_one, place, pool if large else None)
+                for info in map(one, infos) if large else ordered_map(pool, light=light)(one, infos):
+                    if progress:
+                        progress(info.name, info.packed)
+
+    def _decode_one(
+        self, place: Callable[[str], AbstractContextManager[Array]], pool: Executor | None, info: TensorInfo
+    ) -> TensorInfo:
+        with place(info.name) as flat:
+            step = (
+                info.count if local(self._checkpoint) or self.fw is None or not self.fw.sliceable(info.name) else WINDOW
+            )
+            for start in range(0, info.count, step or 1):
+                self._read(info, start, min(start + step, info.count), flat[start : start + step], pool)
+        return info
+
+    def _read(self, info: TensorInfo, start: int, stop: int, out: Array | None, pool: Executor | None) -> Array:
+        if self.fw is not None:
+            return self.fw.read(
+                info.name,
+                start,
+                stop,
+                out=out,
+                refs=self._refs(info),
+                codecs=self._codecs,
+                max_bytes=self._max_bytes,
+                pool=pool,
+            )
+        found = self._checkpoint.read(info.name, start, stop)
+        if out is None:
+            return found
+        out[:] = found
+        return out
+
+    def _refs(self, info: TensorInfo) -> dict[str, Array]:
+        """Return what a tensor's frame must be given."""
+        assert self.fw is not None
+        base = self._base(info) if "base" in self.fw.entries[info.name].frame.refs else None
+        if base is None and self._based and self.fw.entries[info.name].frame.refs:
+            raise BaseMismatchError(
+                "the base has no tensor of this name, dtype and shape: it is another one", path=info.name
+            )
+        return {} if base is None else {"base": base}
+
+    def _info(self, name: str) -> TensorInfo:
+        if name not in self.infos:
+            raise KeyError(f"there is no tensor {name!r} in {self._checkpoint.name}")
+        return self.infos[name]
+
+    def close(self) -> None:
+        """Let go of the file; arrays that were read stay valid."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<TensorFile {self._checkpoint.name!r}: {len(self)} tensors>"
+
+
+class TensorSlice:
+    """A tensor that has not been decoded; indexing decodes the pieces that the rows lie in."""
+
+    def __init__(self, file: TensorFile, info: TensorInfo) -> None:
+        self._file, self._info = file, info
+
+    def get_shape(self) -> list[int]:
+        """Return the shape of the whole tensor."""
+        return list(self._info.shape)
+
+    def get_dtype(self) -> str:
+        """Return the dtype as safetensors names it."""
+        return self._info.kind.name
+
+    def __getitem__(self, key: Any) -> Array:
+        """Index as NumPy does; only the first index, if it is an integer or a slice, spares decoding."""
+        info = self._info
+        first, *rest = (key if isinstance(key, tuple) else (key,)) or (...,)
+        if not info.shape or not isinstance(first, (slice, int, np.integer)) or isinstance(first, bool):
+            return np.asarray(self._rows(0, info.shape[0] if info.shape else 1)[key])
+        if isinstance(first, slice):
+            rows = range(info.shape[0])[first]
+            low, high = (min(rows[0], rows[-1]), max(rows[0], rows[-1]) + 1) if rows else (0, 0)
+            array = self._rows(low, high)[:: rows.step]
+            return array[(slice(None), *rest)]
+        row = range(info.shape[0])[first]  # raises IndexError as arrays do
+        part: Array = self._rows(row, row + 1)[(0, *rest)]
+        return part
+
+    def _rows(self, low: int, high: int) -> Array:
+        row = math.prod(self._info.shape[1:])
+        flat = self._file._read(self._info, low * row, high * row, None, None)  # noqa: SLF001  (the two are one)
+        return flat.reshape((high - low, *self._info.shape[1:]) if self._info.shape else ())
+
+
+def base_of(base: Base | None, stack: contextlib.ExitStack) -> Callable[[TensorInfo], Array | None]:
+    """Return a lookup of what a base has under a tensor's name, if its dtype and shape are the same."""
+    if base is None:
+        return no_base
+    source: Mapping[str, Any] = base if isinstance(base, Mapping) else stack.enter_context(open(base))
+
+    def lookup(info: TensorInfo) -> Array | None:
+        if info.name not in source:
+            return None
+        if isinstance(source, TensorFile) and (source.infos[info.name].kind, source.infos[info.name].shape) != (
+            info.kind,
+            info.shape,
+        ):
+            return None
+        array = np.asarray(source[info.name])
+        return array if array.shape == info.shape and dtypes.of(array.dtype) == info.kind else None
+
+    return lookup
