@@ -189,7 +189,7 @@ def test_bad_recipes_and_options(source, arguments, message):
         (("--snr", "20"), r"SNR 20\.0 dB"),
         (("--nmse", "0.01"), r"NMSE 0\.00?99\d*, SNR 20\.\d dB"),
         (("--max-error", "0.1"), r"Largest error of all tensors: 0\.(100|09\d+)"),
-        (("--bits", "8", "-r", "deep-compression(sparsity=0.5)"), r"with knobs of their own for 2 tensors\."),
+        (("--bits", "8", "-r", "deep-compression(sparsity=0.5)"), r"with knobs of their own for 1 tensor\."),
     ],
 )
 def test_a_goal(source, goal, met):
@@ -240,6 +240,8 @@ def test_a_base(tmp_path, source):
     run("verify", coded, tuned, "--base", source)
     assert "encoded against" in run("verify", coded, code=2).stderr
     run("diff", tuned, coded, "--base", source)
+    said = run("encode", tuned, coded, "--force", "--base", source, "--bits", "9").stderr
+    assert "warning: --base is for lossless, lossless-small and recipes given @base" in said
 
 
 def test_the_source_and_the_base_are_never_the_target(tmp_path, source, coded):

@@ -4,6 +4,7 @@ import io
 import math
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import featherweight
 from featherweight import Goal, goals, writing
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
-from featherweight.losses import Error
+from featherweight.losses import Error, joined
 from featherweight.plan import Plan
 from featherweight.recipes import text
 
@@ -135,6 +136,57 @@ def test_the_largest_error_is_met(tensors: dict[str, Array], recipe: str) -> Non
     assert 0.008 < largest <= 0.01
 
 
+@pytest.mark.parametrize("recipe", ["tcq", "ecsq", "near-lossless"])
+def test_of_what_scores_enough_the_smallest_file_is_taken(tensors: dict[str, Array], recipe: str) -> None:
+    """Accuracies have plateaus: the same score at many steps."""
+    x = {"w": tensors["layer1.weight"]}
+
+    def score(decoded: Mapping[str, Any]) -> float:
+        wide = x["w"].astype("f8")
+        return float(np.square(wide - decoded["w"]).sum() < 0.3 * np.square(wide).sum())
+
+    size, _, _, loaded = saved(x, recipe, Goal(score=score, least=0.5))
+    assert score(loaded) == 1
+    assert size < 1.02 * saved(x, recipe, Goal(nmse=0.3))[0]
+
+
+def test_of_choices_that_score_enough_the_smallest_is_taken(tensors: dict[str, Array]) -> None:
+    size, *_ = saved(tensors, "deep-compression(sparsity=0.5)", Goal(score=lambda weights: 1.0, least=0.5))
+    smallest = featherweight.save_file(tensors, io.BytesIO(), "deep-compression(sparsity=0.5, bits=2)").size
+    assert size == smallest
+
+
+@pytest.mark.parametrize("recipe", ["tcq", "ecsq", "near-lossless", "low-rank"])
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e-120, 1e-30, 1e30, 1e100, 1e300])
+def test_goals_are_met_whatever_the_magnitude(recipe: str, scale: float) -> None:
+    unit = np.random.default_rng(0).normal(size=(96, 128))
+    file = io.BytesIO()
+    featherweight.save_file({"w": unit * scale}, file, recipe, goal=Goal(nmse=1e-3))
+    decoded = featherweight.load_file(file)["w"] / scale
+    assert np.square(decoded - unit).sum() <= 1.001e-3 * np.square(unit).sum()
+
+
+def test_the_error_is_that_of_matrices_if_there_are_any() -> None:
+    """Once they are exact, vectors that a goal cannot change do not take their place."""
+    lost, more = Error(1.0, 10.0, 0.5), Error(2.0, 10.0, 0.9)
+    assert joined([(1, lost), (2, more)]) == more
+    assert joined([(1, more), (2, None)]) == Error(0.0, 0.0, 0.9)
+    assert joined([(1, lost), (1, None)]) == lost
+    assert joined([(2, lost), (3, more)]) == Error(3.0, 20.0, 0.9)
+
+
+@pytest.mark.parametrize("value", [np.float32(4), np.int64(4), Fraction(4)])
+def test_a_goal_is_any_kind_of_number(tensors: dict[str, Array], value: Any) -> None:
+    assert saved(tensors, "ecsq", Goal(bits=value))[0] == saved(tensors, "ecsq", Goal(bits=4))[0]
+
+
+def test_what_is_no_goal_or_no_score_is_refused(tensors: dict[str, Array]) -> None:
+    with pytest.raises(ArgumentError, match=r"expected a Goal, such as Goal\(bits=3\)"):
+        featherweight.save_file(tensors, io.BytesIO(), goal={"bits": 3})  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="score returned None: expected a number"):
+        featherweight.save_file(tensors, io.BytesIO(), goal=Goal(score=lambda weights: None, least=0))  # type: ignore[arg-type, return-value]
+
+
 def test_a_goal_without_a_recipe_takes_tcq(tensors: dict[str, Array]) -> None:
     file = io.BytesIO()
     assert (featherweight.save_file(tensors, file, goal=Goal(bits=4)).plan.named or "").startswith("tcq(step=")
@@ -233,6 +285,8 @@ def test_weights_of_any_size_are_told_from_others(
         {"bits": 3, "nmse": 1e-3},
         {"nmse": 1e-3, "snr": 30},
         {"bits": 0},
+        {"bits": "3"},
+        {"size": np.bool_(True)},
         {"nmse": math.nan},
         {"size": -1},
         {"snr": 0},

@@ -283,7 +283,7 @@ CASES: dict[str, Golden] = {
     "hadamard-empty": Golden("hadamard", lambda: np.zeros((0, 3), np.float64)),
     "lowrank-matrix": Golden("lowrank(9)", lambda: small_integers("F16", 9, 8)),
     "lowrank-channel": Golden("lowrank(9, form=channel)", lambda: small_integers("BF16", 9, 8, 3, 3)),
-    "lowrank-spatial": Golden("lowrank(24, type=bf16, residual=true)", lambda: small_integers("F16", 9, 8, 3, 3)),
+    "lowrank-spatial": Golden("lowrank(24, type=bf16, remainder=true)", lambda: small_integers("F16", 9, 8, 3, 3)),
     "lowrank-depthwise": Golden("lowrank(9, form=depthwise)", lambda: small_integers("F16", 3, 3, 8, 9)),
     "lowrank-zero": Golden("lowrank(0)", lambda: np.zeros((4, 3), np.float32)),
     "recipe-lossless": Golden("lossless", lambda: weights("BF16", 100, 90)),

@@ -627,3 +627,11 @@ def test_kernels_compute_the_same_compiled_and_not(monkeypatch: pytest.MonkeyPat
     for widths in ((8, 4, 4), (6, 2, 8), (5, 4, 7)):
         round_trip(planes, planes.Planes(widths), np.arange(200, dtype=np.uint16))
     assert wanted == seen
+
+
+def test_a_symbol_that_is_most_of_them_is_not_left_to_huffman() -> None:
+    rng = np.random.default_rng(3)
+    values = np.append(0, rng.normal(size=16)).astype(np.float32)
+    x = values[rng.integers(0, 17, (300, 200)) * (rng.random((300, 200)) < 0.1)]
+    shares = np.unique(x, return_counts=True)[1] / x.size
+    assert 8 * len(featherweight.encode(x, "lossless")) / x.size < 1.05 * -(shares * np.log2(shares)).sum() + 0.02

@@ -150,7 +150,7 @@ def test_energy_is_the_share_of_the_singular_values_beyond_the_first() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_with_a_residual_only_rounding_is_lost(kind: str, form: str) -> None:
     for x in (gauss(9, 8, 3, 3), gauss(9, 8, 3, 3) * np.float32(1e30), gauss(9, 8, 3, 3, dtype=np.float64)):
-        stage = LowRank(2, form=form, type=kind, residual=True)
+        stage = LowRank(2, form=form, type=kind, remainder=True)
         _, (left, right, residual) = stage.encode(x)
         wide = "float64" if x.dtype == np.float64 else "float32"
         assert left.dtype == right.dtype == {"f32": wide, "f16": "float16", "bf16": ml_dtypes.bfloat16}[kind]
@@ -187,7 +187,7 @@ def test_zeros_and_nothing_and_single_elements(x: Array) -> None:
             LowRank(7),
             LowRank(energy=0.5),
             LowRank(error=0.1),
-            LowRank(residual=True),
+            LowRank(remainder=True),
         ):
             y = there_and_back(x.astype(dtype), stage)
             assert (y.dtype, y.shape) == (dtype, x.shape)
@@ -199,7 +199,7 @@ def test_zeros_and_nothing_and_single_elements(x: Array) -> None:
 def test_every_form_keeps_the_laws(form: str, filters: str) -> None:
     for dtype in (ml_dtypes.bfloat16, np.float32, np.float64):
         for residual in (False, True):
-            check_stage(LowRank(2, form=form, filters=filters, residual=residual), gauss(6, 5, 3, 3).astype(dtype))
+            check_stage(LowRank(2, form=form, filters=filters, remainder=residual), gauss(6, 5, 3, 3).astype(dtype))
 
 
 def test_what_does_not_go_together_is_refused() -> None:
@@ -214,7 +214,7 @@ def test_what_does_not_go_together_is_refused() -> None:
 
 def test_streams_that_do_not_fit_are_refused() -> None:
     x = gauss(6, 5, 3, 3)
-    wire, (left, right, residual) = LowRank(2, residual=True).encode(x)
+    wire, (left, right, residual) = LowRank(2, remainder=True).encode(x)
     wrong = [
         (left,),
         (left[:-1], right),

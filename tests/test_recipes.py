@@ -15,7 +15,20 @@ from featherweight.lossy import Lossy
 from featherweight.named import KNOBS
 from featherweight.prune import Prune
 from featherweight.recipes import NAMED, parse, text
-from featherweight.stage import Codec, Empty, Encoded, Port, Recipe, Smallest, Split, chain, check_params, param
+from featherweight.stage import (
+    Codec,
+    Empty,
+    Encoded,
+    Port,
+    Recipe,
+    Smallest,
+    Split,
+    chain,
+    check_params,
+    param,
+    params,
+    streams_of,
+)
 from featherweight.weights import Weights
 
 stage = codecs.stage_class
@@ -111,6 +124,12 @@ def test_a_recipe_names_itself_where_a_knob_is_wrong(states: int) -> None:
 def test_codecs_are_a_mapping() -> None:
     with pytest.raises(ArgumentError, match="a mapping from names to stage classes, not list"):
         parse("raw", [Knobs])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", codecs.names())
+def test_no_parameter_has_the_name_of_a_stream(name: str) -> None:
+    cls = stage(name)
+    assert not {field.name for field in params(cls)} & {*streams_of(cls), "given"}
 
 
 def test_every_knob_is_told_what_it_is() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class Auto:
         plain = self._planes(sample, row.word.itemsize)
         if row.kind == "f" and row.bits >= 16 and x.size >= 256 and (self.effort == "small" or zeros > 0.05):
             conditional = self._conditional(x, zeros > 0.05)
-            return conditional if x.size >= TABLES else Smallest((conditional, plain))
+            return conditional if x.size >= TABLES and zeros <= 0.05 else Smallest((conditional, plain))
         return plain
 
     def _numbers(self, x: Array) -> tuple[AnyRecipe, ...]:
@@ -82,7 +82,7 @@ class Auto:
         """Cut into bytes; of f16 set those bits of the mantissa apart that are noise, where that costs little."""
         if sample.dtype == np.float16:
             tops = (sample.view(np.uint16) >> 7).astype(np.uint8)
-            lost = max(2 - (_survey(tops)[2] - _survey(tops >> 2)[2]), 0)
+            lost = max(2 - (_survey(tops).entropy - _survey(tops >> 2).entropy), 0)
             if lost < APART_NS * BITS_PER_NS[self.effort]:
                 then = ("exponent", self), ("mantissa", _stage("bitpack", width=2)), ("low", self)
                 return Recipe(_stage("planes", widths=(6, 2, 8)), then)
@@ -112,11 +112,12 @@ class Auto:
         return Recipe(_stage("planes", widths=widths), (("exponent", exponent), *then))
 
     def _bytes(self, x: Array) -> AnyRecipe | None:
-        symbols, most, entropy = _survey(x)
+        found = _survey(x)
+        symbols, most, entropy, _ = found
         if symbols == 1 and _constant(x):
             return _stage("constant")  # type: ignore[no-any-return]
         width = most.bit_length()
-        huffman = max(1.0, entropy + 0.03) if symbols < 256 or entropy < 7.9 else 8.0
+        huffman = found.huffman() if symbols < 256 or entropy < 7.9 else 8.0
         price = BITS_PER_NS[self.effort]
         costs = {
             name: x.size * (bits + price * (COST_NS[name][0] + COST_NS[name][1] * entropy)) + tables
@@ -171,15 +172,32 @@ def _places(size: int) -> tuple[int, int]:
     return (RUN, step) if step > RUN else (min(size, SAMPLE), size)
 
 
-def _survey(x: Array) -> tuple[int, int, float]:
-    """Return of a sample of bytes how many different ones there are, the largest, and the entropy of all in bits."""
+class _Survey(NamedTuple):
+    """Of a sample of bytes: how many different ones, the largest, their entropy in bits, the share of the likeliest."""
+
+    symbols: int
+    most: int
+    entropy: float
+    share: float
+
+    def huffman(self) -> float:
+        """Return about how many bits a symbol takes: one at least, which is much where one symbol is most of them."""
+        if self.share <= 0.5:
+            return self.entropy + 0.03
+        rest = 1 - self.share
+        which = -self.share * math.log2(self.share) - (rest * math.log2(rest) if rest else 0.0)
+        return 1 + self.entropy - which
+
+
+def _survey(x: Array) -> _Survey:
     flat = x.reshape(-1)
     run, step = _places(flat.size)
     counts, found = np.empty(256, np.uint32), np.empty(4, np.uint64)
     survey(flat, np.uint64(run), np.uint64(step), _SHARES, counts, found)
     n, symbols, most, shares = found.tolist()
     # Miller and Madow's correction: a sample shows less entropy than there is.
-    return symbols, most, math.log2(n) - shares / (n << _LOG) + (symbols - 1) / (_2LN2 * n)
+    entropy = math.log2(n) - shares / (n << _LOG) + (symbols - 1) / (_2LN2 * n)
+    return _Survey(symbols, most, entropy, int(counts.max()) / n)
 
 
 def _widths(x: Array) -> tuple[int, ...]:

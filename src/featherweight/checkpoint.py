@@ -144,6 +144,8 @@ def _encode(
     _check_target(target, checkpoint.source.where if checkpoint.source else None, base)
     if not is_stream(target) and file_name(target).lower().endswith((".safetensors", ".index.json", ".npz")):
         raise ArgumentError("what is encoded is a .fw file: let its name end in .fw", path=file_name(target))
+    if goal is not None and not isinstance(goal, Goal):
+        raise ArgumentError(f"goal={goal!r}: expected a Goal, such as Goal(bits=3)")
     if goal is None and plan.open:
         raise ArgumentError("sensitivities say how a goal is met: name one, such as goal=Goal(bits=3)")
     with contextlib.ExitStack() as stack:
@@ -186,7 +188,11 @@ def _reach(work: Work, goal: Goal, plan: Plan, target: Where) -> tuple[Plan, FwW
 def _score(work: Work, score: Callable[[Mapping[str, Array]], float], draft: Draft) -> float:
     arrays = {info.name: work.lookup(info) for info in work.checkpoint.tensors.values()}
     base = {name: array for name, array in arrays.items() if array is not None}
-    return float(score(load_file(draft.file, base=base or None, codecs=work.codecs)))
+    found: Any = score(load_file(draft.file, base=base or None, codecs=work.codecs))
+    try:
+        return float(found)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"score returned {found!r}: expected a number") from None
 
 
 def _check_target(target: Where, *others: Any) -> None:

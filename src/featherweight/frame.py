@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 MAGIC = b"\xfew"
+_FILE = b"\x89FWF"  # how .fw files begin
 VERSION = 1
 MAX_NODES = 1024
 MAX_DIMS = 32
@@ -232,7 +233,8 @@ def parse(data: Any) -> Parsed:
         raise ArgumentError(f"expected the bytes of a frame, not {type(data).__name__}; open() reads files") from None
     begin = bytes(view[:3])
     if begin[:2] != MAGIC[: len(begin)]:
-        raise FrameError("not a featherweight frame: it begins otherwise")
+        file = "; this is a .fw file: open() reads it" if bytes(view[:4]) == _FILE else ""
+        raise FrameError(f"not a featherweight frame: it begins otherwise{file}")
     if len(begin) == 3 and begin[2] != VERSION:
         raise UnsupportedError(f"frame version {begin[2]} is not known here: upgrade featherweight")
     length, place = _read_varint(view, 3)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -62,11 +63,11 @@ class Goal:
         if (self.score is None) != (self.least is None):
             raise ArgumentError("score and least go together: Goal(score=accuracy, least=0.92)")
         value = self.least if self.score else getattr(self, named[0])
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise ArgumentError(f"{named[0]}={value!r}: expected a number")
-        if not self.score and value <= 0:
+        if not self.score and float(value) <= 0:
             raise ArgumentError(f"{named[0]}={value!r}: expected a number above 0")
-        if self.snr is not None and value > MOST_DECIBELS:
+        if self.snr is not None and float(value) > MOST_DECIBELS:
             raise ArgumentError(f"snr={value!r}: expected decibels, {MOST_DECIBELS:,} at most")
 
     @property
@@ -94,6 +95,10 @@ class Goal:
     def just(self, outcome: Outcome) -> bool:
         """Return whether the goal is met, and no more than that; of scores that cannot be said."""
         return self.kind != "score" and -NEAR[self.kind] < self.miss(outcome) <= 0
+
+    def better(self, outcome: Outcome, other: Outcome) -> bool:
+        """Return whether one that meets the goal is to be taken rather than another: of sizes the larger, else not."""
+        return outcome.size > other.size if self.kind == "size" else outcome.size < other.size
 
     def miss(self, outcome: Outcome) -> float:
         """Return by how much an outcome misses the goal, in octaves where it can be: 0 or less if it is met."""
@@ -261,7 +266,12 @@ def _search(
     best: tuple[float, float, Plan, Outcome] | None = None
     nearest: tuple[float, Outcome] | None = None
     for _ in range(MOST_TRIALS):
-        plan = plan_at(x)
+        try:
+            plan = plan_at(x)
+        except ArgumentError:  # at the end of what a knob can be
+            if nearest is None:
+                raise
+            break
         outcome = rehearse(plan)
         miss = goal.miss(outcome)
         if math.isnan(miss):
@@ -270,7 +280,7 @@ def _search(
         border.add(x, miss)
         done = goal.just(outcome) or abs(miss) < near * NEAR[goal.kind]
         exact = outcome.error.noise == 0 and (miss <= 0) == (goal.kind == "size")  # no finer step would change it
-        if done or (miss <= 0 and (best is None or abs(miss) < abs(best[1]))):
+        if done or (miss <= 0 and (best is None or goal.better(outcome, best[3]))):
             if best is not None:
                 best[3].discard()
             best = x, miss, plan, outcome

@@ -37,15 +37,17 @@ class Error(NamedTuple):
 def joined(errors: Iterable[tuple[int, Error | None]]) -> Error:
     """Join the errors of tensors, each with its dimensions, as goals count them.
 
-    Those of two dimensions or more make it up, if there are any, but for the largest, which is that of all.
+    Those of two dimensions or more make it up, if there are any, but for the largest, which is that of all. What is
+    exact has no error, and counts for nothing beside others.
     """
-    vectors, matrices = Error(), Error()
+    vectors, matrices, any_matrices = Error(), Error(), False
     for dimensions, error in errors:
+        any_matrices = any_matrices or dimensions > 1
         if error is not None and dimensions > 1:
             matrices += error
         elif error is not None:
             vectors += error
-    return (matrices if matrices.signal else vectors)._replace(largest=max(vectors.largest, matrices.largest))
+    return (matrices if any_matrices else vectors)._replace(largest=max(vectors.largest, matrices.largest))
 
 
 def over(noise: float, signal: float) -> float:
@@ -57,7 +59,7 @@ def decibels(nmse: float) -> float:
     """Return the ratio of signal to noise."""
     if math.isnan(nmse):
         return nmse
-    return math.inf if nmse == 0 else -math.inf if nmse == math.inf else -10 * math.log10(nmse)
+    return math.inf if nmse == 0 else -math.inf if nmse == math.inf else -10 * math.log10(nmse) + 0.0
 
 
 def measured(x: Array, decoded: Array) -> Error:

@@ -64,7 +64,7 @@ def _near_lossless(max_error: float = 1e-3) -> str:
 
 def _deep_compression(sparsity: float = 0.92, bits: int = 5, gap: int = 5) -> str:
     values = f"kmeans({2**bits}, init=linear, zero=true, index=huffman)"
-    return f"weights(prune({sparsity!r}, values=gaps({gap}, gaps=huffman, values={values})))"
+    return f"weights(lossy(prune({sparsity!r}, values=gaps({gap}, gaps=huffman, values={values}))))"
 
 
 def _universal(step: float = 0.01, lattice: str = "z", dither: bool = True, seed: int = 0, coder: str = "bzip2") -> str:
@@ -84,7 +84,8 @@ def _transform_clustering(step: float = 0.0, bits: int = 8, clusters: int = 256)
 
 def _weightless(sparsity: float = 0.92, bits: int = 4, extra: int = 7, filter: str = "ribbon") -> str:
     table = ", table=rans, high=rans(given=table)" if filter == "bloomier" else ""
-    return f"weights(prune({sparsity!r}, values=kmeans({2**bits}, zero=true, index={filter}(extra={extra}{table}))))"
+    values = f"kmeans({2**bits}, zero=true, index={filter}(extra={extra}{table}))"
+    return f"weights(lossy(prune({sparsity!r}, values={values})))"
 
 
 def _low_rank(error: float = 0.01, form: str = "auto") -> str:
@@ -111,7 +112,7 @@ def _eden(bits: int = 4, seed: int = 0, block: int = 4096) -> str:
 
 
 def _integers(bits: int, granularity: str, group: int, scale: str) -> str:
-    return f"weights(affine({bits}, {granularity}, {group}, scale={scale}, index=auto(small)))"
+    return f"weights(lossy(affine({bits}, {granularity}, {group}, scale={scale}, index=auto(small))))"
 
 
 KNOBS: Mapping[str, str] = {

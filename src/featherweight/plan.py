@@ -122,14 +122,20 @@ class Plan:
         recipe = self.recipe_for(name)
         return self.named if recipe is self.recipe and self.named else text(recipe)
 
+    @property
+    def takes_base(self) -> bool:
+        """Whether a base changes anything: lossless recipes look for themselves, others name it."""
+        named = any("@base" in text(recipe) for recipe in (self.recipe, *(recipe for _, recipe in self.rules)))
+        return self._looks or named
+
+    @property
+    def _looks(self) -> bool:
+        return (self.named or "").partition("(")[0] in ("lossless", "lossless-small")
+
     def against(self, base: Array | None, x: Array, name: str) -> AnyRecipe:
         """Return the recipe for a tensor that may have a base: `delta` where a sample of it comes out smaller."""
         recipe = self.recipe_for(name)
-        if (
-            base is None
-            or recipe is not self.recipe
-            or (self.named or "").partition("(")[0] not in ("lossless", "lossless-small")
-        ):
+        if base is None or recipe is not self.recipe or not self._looks:
             return recipe
         delta = parse("lossless-delta")
         step = max(1, x.size // _SAMPLE)

@@ -277,7 +277,7 @@ class _Reader:
         return made
 
     def stage(self, name: str, positional: list[Any], named: dict[str, Any]) -> Recipe:
-        found: Any = _REWRITES.get(name) or self.codecs.get(name) or codec_table.stage_class(name)
+        found: Any = self.codecs[name] if name in self.codecs else _REWRITES.get(name) or codec_table.stage_class(name)
         if not isinstance(found, type) or not (hasattr(found, "codec") or hasattr(found, "rewrite")):
             raise ArgumentError(f"codecs[{name!r}] must be the stage's class, not {found!r}")
         cls: Any = found

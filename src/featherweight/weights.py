@@ -8,11 +8,14 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.auto import Auto
+from featherweight.codecs._kernels import _floats
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
 from featherweight.stage import AnyRecipe, Split, check_params, param
 
 __all__ = ["Weights", "finite", "weight"]
+
+_LEAST, _MOST = 1e-140, 1e140
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Weights:
     """Code floats of two dimensions or more with `recipe`, and whatever must not be spoilt with `other` or `vectors`.
 
     That is: biases, norms and other tensors of fewer dimensions, integers and booleans, complex numbers, scales
-    (F8_E8M0), and tensors that hold a NaN or an infinity.
+    (F8_E8M0), and tensors that hold a NaN or an infinity, or f64 whose squares would be 0 or infinite.
     """
 
     recipe: AnyRecipe = param(None, doc="for floats of two dimensions or more, all finite", recipe=True)  # noqa: RUF009
@@ -43,7 +46,15 @@ class Weights:
 
 def weight(x: Array) -> bool:
     """Return whether an array is one that lossy recipes are for."""
-    return x.ndim >= 2 and dtypes.of(x.dtype).kind == "f" and dtypes.of(x.dtype).name != "F8_E8M0" and finite(x)
+    return x.ndim >= 2 and dtypes.of(x.dtype).kind == "f" and dtypes.of(x.dtype).name != "F8_E8M0" and _measurable(x)
+
+
+def _measurable(x: Array) -> bool:
+    """Return whether squares of all elements can be added up, and say what there was."""
+    if x.dtype != np.float64:
+        return finite(x)
+    most = _floats.biggest(x.reshape(-1))
+    return most == 0 or _LEAST <= most <= _MOST
 
 
 def finite(x: Array) -> bool:

@@ -121,7 +121,10 @@ def energies(checkpoint: Checkpoint) -> dict[str, float]:
                 part = checkpoint.read(info.name, start, min(start + _WINDOW, info.count))
                 with np.errstate(all="ignore"):
                     part = part.astype(np.result_type(np.float32, part), copy=False)
-                    total += float(np.dot(part, part))
+                    power = float(np.dot(part, part))
+                    if not np.finfo(np.float32).tiny < power < math.inf:  # squares that f32 does not hold
+                        power = float(np.square(part, dtype=np.float64).sum())
+                    total += power
             if math.isfinite(total):
                 found[info.name] = total
     return found

@@ -30,9 +30,11 @@ def encode(
         typer.Argument(metavar="TARGET", help="The file to write; by default SOURCE with .fw.", show_default=False),
     ] = None,
     recipe: Annotated[
-        str,
-        typer.Option("--recipe", "-r", metavar="RECIPE", help="How to code it: see 'featherweight recipes'."),
-    ] = "",
+        str | None,
+        typer.Option(
+            "--recipe", "-r", metavar="RECIPE", help="How to code it: see 'featherweight recipes'.", show_default=False
+        ),
+    ] = None,
     rule: Annotated[
         list[str] | None,
         typer.Option("--rule", metavar="PATTERN=RECIPE", help="For these names; the first that fits counts."),
@@ -87,7 +89,13 @@ def encode(
 
     aim = _goal(bits, goal_size, nmse, snr, max_error)
     weighed = _sensitivities(sensitivity or (), aim)
-    plan = Plan.of(recipe or ("tcq" if aim else "lossless"), rules=rule or (), sensitivities=weighed)
+    plan = Plan.of(
+        ("tcq" if aim else "lossless") if recipe is None else recipe, rules=rule or (), sensitivities=weighed
+    )
+    if base is not None and not plan.takes_base:
+        complain(
+            "warning: --base is for lossless, lossless-small and recipes given @base: this one makes nothing of it"
+        )
     default, where = default_target(source, ".fw"), readable(source)
     with open_checkpoint(where) as checkpoint:
         before, infos, files = checkpoint.size, list(checkpoint.tensors.values()), files_of(checkpoint)
@@ -138,7 +146,8 @@ def _tell_lossy(found: Encoded, *, told: bool) -> None:
         from featherweight.losses import decibels
 
         nmse, snr = exponent(found.error.nmse), significant(decibels(found.error.nmse))
-        say(f"Over the tensors of two dimensions or more that are not exact: NMSE {nmse}, SNR {snr} dB.")
+        if found.error.noise:
+            say(f"Over the tensors of two dimensions or more that are not exact: NMSE {nmse}, SNR {snr} dB.")
         say(f"Largest error of all tensors: {exponent(found.error.largest)}.")
     elif told:
         say("Nothing is lost: all tensors are exact.")

@@ -111,7 +111,7 @@ class LowRank:
         "auto", choices=("auto", "last", "first"), doc="the dimensions of filters: PyTorch's, Keras's, or by the shape"
     )
     type: str = param("f32", choices=("f32", "f16", "bf16"), doc="the type of factors; of f64 arrays f32 means f64")
-    residual: bool = param(False, doc="add what the factors leave")
+    remainder: bool = param(False, doc="add what the factors leave")
 
     def __post_init__(self) -> None:
         check_params(self)
@@ -134,7 +134,7 @@ class LowRank:
         rank = self._rank(s, max_rank(x.shape, form, first=first))
         left, right = (self._rounded(each, x.dtype) for each in _balanced(left, s, right, rank, form))
         streams = [left, right]
-        if self.residual:
+        if self.remainder:
             real = _real(x.dtype)
             product = np.empty(x.shape, real)
             _multiply(left.astype(real), right.astype(real), form, product, first=first)

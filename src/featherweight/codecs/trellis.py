@@ -124,7 +124,7 @@ class Trellis:
     the importance of each weight: what its squared error counts for, 0 or more, of any shape that broadcasts.
     """
 
-    step: float = param(0.0, lo=0.0, hi=1e30, doc="Δ, half the distance of a quantizer's points; 0 to fit the nmse")
+    step: float = param(0.0, lo=0.0, hi=1e300, doc="Δ, half the distance of a quantizer's points; 0 to fit the nmse")
     states: int = param(8, lo=4, hi=128, doc="4, 8, 16, 32, 64 or 128: more make it smaller and slower")
     rate: float = param(0.25, lo=0.0, hi=4.0, doc="λ, what a bit is worth in squared steps")
     passes: int = param(2, lo=1, hi=8, doc="searches, each with the rates that the last one found")

@@ -93,8 +93,8 @@ class Uniform:
     The step is `step`, or else what keeps errors to `max_error`, or else what makes the squared error `nmse`.
     """
 
-    step: float = param(0.0, lo=0.0, hi=1e30, doc="Δ, the distance of neighbouring points; 0 to fit it")
-    max_error: float = param(0.0, lo=0.0, hi=1e30, doc="the largest error to fit the step to; 0 for nmse instead")
+    step: float = param(0.0, lo=0.0, hi=1e300, doc="Δ, the distance of neighbouring points; 0 to fit it")
+    max_error: float = param(0.0, lo=0.0, hi=1e300, doc="the largest error to fit the step to; 0 for nmse instead")
     nmse: float = param(1e-3, lo=1e-12, hi=1.0, doc="the squared error, over that of zeros, to fit the step to")
     rounding: float = param(0.45, lo=0.05, hi=0.5, doc="what of a step is rounded up, from the top; 0.5 is to nearest")
     centroids: bool = param(True, doc="reconstruct small sizes at their mean")
@@ -181,7 +181,7 @@ def step_for(values: Array, nmse: float, rounding: float = 0.5) -> float:
     `values` are flat and f32 or f64.
     """
     most = _floats.biggest(values)
-    energy = float(np.square(values, dtype=np.float64).sum()) if most < 1e100 else math.inf
+    energy = float(np.square(values, dtype=np.float64).sum()) if most < 1e150 else math.inf
     if not 0 < energy < math.inf:
         return most or 1.0
     wanted, step = nmse * energy, math.sqrt(12 * nmse * energy / values.size)
