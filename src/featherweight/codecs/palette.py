@@ -66,14 +66,10 @@ class Palette:
 
     def encode(self, x: Array, /, *given: Array) -> Encoded:
         """Give each element its number; raises ArgumentError where there are more than 256 different ones."""
-        words = dtypes.bits_view(x)
-        values, index = np.zeros(kernels.MOST, words.dtype), np.empty(x.shape, np.uint8)
-        if words.size and words.all():
-            values[0] = words[0]
-        count = kernels.NUMBER[words.itemsize](words, values, index.reshape(-1)) if words.size else 0
-        if count > kernels.MOST:
+        values, index = kernels.numbered(dtypes.bits_view(x))
+        if values.size > kernels.MOST:
             raise ArgumentError(f"there are more than {kernels.MOST} different elements: code this array with lossless")
-        return Encoded(Empty(), (index, values[:count].view(x.dtype)))
+        return Encoded(Empty(), (index.reshape(x.shape), values.view(x.dtype)))
 
     def error_bound(self, x: Array, /) -> float:
         """Lossless."""

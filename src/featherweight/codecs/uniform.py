@@ -64,7 +64,8 @@ def _points(step: float, index: Array, shifts: Array, out: Array) -> None:
     kind = np.float64 if out.dtype == np.float64 else np.float32
     values = out if out.dtype == kind else np.empty(out.size, kind)
     points = np.arange(shifts.size) + shifts / _PARTS
-    with np.errstate(over="ignore"):  # a step beyond f32 makes infinities, which become the largest value
+    step = min(step, float(np.finfo(kind).max))
+    with np.errstate(over="ignore"):  # multiples of it may be infinite, and become the largest value
         if index.dtype == np.int8 and index.size > _BYTES.size:  # there are few points then
             table = np.empty(_BYTES.size, kind)
             kernels.RECONSTRUCT[table.itemsize](_BYTES, points.astype(kind), step, table)

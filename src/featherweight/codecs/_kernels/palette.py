@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.dtypes import Array
 from featherweight.kernel import kernel
 
-__all__ = ["MOST", "NUMBER"]
+__all__ = ["MOST", "numbered"]
 
 MOST = 256  # words that are told apart
 _LOG = 10  # of the slots of the table: a quarter of them is filled at most, so that look-ups are short
@@ -42,5 +43,17 @@ def _number(words: Any, values: Any, index: Any) -> Any:
     return count
 
 
-NUMBER = {size: kernel(f"i8(u{size}[r], u{size}[w], u1[w])")(_number) for size in (1, 2, 4, 8)}
-"""By the bytes of a word."""
+_NUMBER = {size: kernel(f"i8(u{size}[r], u{size}[w], u1[w])")(_number) for size in (1, 2, 4, 8)}
+
+
+def numbered(words: Array) -> tuple[Array, Array]:
+    """Return the different words, and the number of each, u8; one more than `MOST` of them where there are more.
+
+    The word 0, if it occurs, has the number 0; all else is numbered as it comes.
+    """
+    values, index = np.zeros(MOST + 1, words.dtype), np.empty(words.size, np.uint8)
+    if not words.size:
+        return values[:0], index
+    if words.all():
+        values[0] = words[0]
+    return values[: int(_NUMBER[words.itemsize](words, values, index))], index
