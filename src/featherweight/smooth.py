@@ -28,7 +28,7 @@ class Smooth:
 
     recipe: AnyRecipe = param(None, doc="for all others", recipe=True)  # noqa: RUF009
     transformed: AnyRecipe = param(None, doc="for those, if it is smaller", recipe=True)  # noqa: RUF009
-    least: float = param(0.25, lo=0.0, hi=1.0, doc="correlation of neighbours from which on both are tried")
+    least: float = param(0.2, lo=0.0, hi=1.0, doc="correlation of neighbours from which on both are tried")
     sure: float = param(0.4, lo=0.0, hi=1.0, doc="correlation from which on only `transformed` is")
 
     def __post_init__(self) -> None:

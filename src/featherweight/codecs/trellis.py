@@ -51,6 +51,7 @@ __all__ = ["CODEC", "Trellis", "TrellisWire", "decode"]
 
 _FEW, _MANY = 1 << 12, 1 << 17
 _TINY = float(np.finfo(np.float32).tiny)
+_MUCH = 0.02  # of the bits, what rates must gain by telling sizes apart: what is rarely chosen else stays so
 _KEPT = 255  # an error of a step costs more than any path spares then
 _TOP = 63  # the last size whose rate is told from those above
 _MOST = (1 << 16) - 1
@@ -272,7 +273,7 @@ class _Search:
     def rates(self, counts: Array, start: tuple[int, ...] | None) -> tuple[_Rates, tuple[int, ...]]:
         """Return λ times the bits of each size in each class and quantizer, in squared parts, and their model."""
         times = self.x.size / self.sample.x.size
-        model, _, table = _models.suited(counts, self.low, 2, 16, start, rounds=2, times=times)
+        model, _, table = _models.suited(counts, self.low, 2, 16, start, rounds=2, times=times, share=_MUCH)
         pairs = np.empty(2 * self.count * (_TOKENS.size + 2), np.uint32)
         shift = portable.pairs(table, _TOKENS, _costs(self.stage.rate), pairs)
         return _Rates(pairs, np.uint32(_TOKENS.size), np.uint32(shift)), model

@@ -112,10 +112,12 @@ def suited(
     start: tuple[int, ...] | None = None,
     rounds: int = 4,
     times: float = 1.0,
+    share: float = 0.0,
 ) -> Suited:
     """Fit a model, and shares that make it suit the counts better where these spare more bytes than they take.
 
-    `counts` and the rest are those of `fit`; they are of every `times`-th token, about.
+    `counts` and the rest are those of `fit`; they are of every `times`-th token, about. Shares must spare the `share`
+    of all bytes, too.
     """
     model, classes = fit(counts, low, quantizers, slope, start, rounds), counts.size // quantizers >> 8
     table, seen = tables(model, low, classes, quantizers), np.empty(2 * kernels.SIZES)
@@ -123,7 +125,7 @@ def suited(
     promised = int(ggd_shares.promise(counts, table, logs(), seen))
     held = np.flatnonzero(seen[: kernels.SIZES])
     number, gap = int(held[-1]) + 1, int(held[min(1, held.size - 1)])
-    taken = int((number + _MORE) * (8 << 12) / times)
+    taken = int(max((number + _MORE) * (8 << 12) / times, share * spent))
     if promised < taken:
         return best
     models = [model] if gap < 2 else [model, fit(counts, low, quantizers, slope, None, rounds, gap)]
