@@ -131,7 +131,7 @@ def inspect_summary(report: Report) -> Iterator[str]:
         f"{size(totals['index_bytes'])} of it are index and framing"
     )
     if not all(tensor["exact"] for tensor in report["tensors"]):
-        yield "Errors are those that the file records, rounded up by a hundredth or two; diff measures them."
+        yield "Errors are those that the file records, rounded up by some percent; diff measures them."
     if report["references"]:
         yield "It was encoded against a base, which decoding needs (--base)."
 
