@@ -1,5 +1,6 @@
 """The engine: references, `out`, threads, pieces, given arrays, selectors, callers' codecs, and where errors point."""
 
+import io
 import pickle
 import time
 from dataclasses import dataclass
@@ -443,6 +444,10 @@ def test_what_is_no_bytes_is_no_frame() -> None:
     for call in (decode, featherweight.inspect, lambda frame: featherweight.lookup(frame, 0)):
         with pytest.raises(ArgumentError, match=r"expected the bytes of a frame, not str; open\(\) reads files"):
             call("model.fw")  # type: ignore[operator]
+    file = io.BytesIO()
+    featherweight.save_file({"x": weights(3)}, file)
+    with pytest.raises(FrameError, match=r"not a featherweight frame.*this is a \.fw file: open\(\) reads it"):
+        decode(file.getvalue())
 
 
 def test_smallest_tries_no_more_once_one_is_small_enough() -> None:

@@ -10,6 +10,7 @@ import pytest
 import featherweight
 from featherweight import codecs
 from featherweight.auto import Auto
+from featherweight.codecs._kernels import _machines
 from featherweight.errors import ArgumentError
 from featherweight.lossy import Lossy
 from featherweight.named import KNOBS
@@ -119,6 +120,13 @@ def test_the_largest_of_gradients_of_any_type_are_coded(dtype: str) -> None:
 def test_a_recipe_names_itself_where_a_knob_is_wrong(states: int) -> None:
     with pytest.raises(ArgumentError, match=r"tcq\(states=\d+\): expected one of 4, 8"):
         parse(f"tcq(states={states})")
+
+
+def test_a_recipe_and_its_kernels_know_the_same_states() -> None:
+    for states in _machines.STATES:
+        parse(f"tcq(states={states})")
+    with pytest.raises(ArgumentError, match=f"expected one of {', '.join(map(str, _machines.STATES))}$"):
+        parse("tcq(states=5)")
 
 
 def test_codecs_are_a_mapping() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from featherweight import dtypes
 from featherweight.codecs import stage_class
-from featherweight.codecs._kernels.palette import numbered
+from featherweight.codecs._kernels.palette import MOST, numbered
 from featherweight.codecs._kernels.survey import survey
 from featherweight.dtypes import Array
 from featherweight.stage import AnyRecipe, Recipe, Smallest, Stage, chain, check_params, param
@@ -31,7 +31,7 @@ BITS_PER_NS = {"fast": 0.15, "small": 0.005}
 # What a byte of f16 costs less where the two lower of its three bits of the mantissa are not coded with the others.
 APART_NS = 0.7
 SAMPLE, RUN = 2048, 128
-FEW, FIRST = 256, 1 << 16  # different elements, that numbers stand for; how many are looked at
+FIRST = 1 << 16  # elements that tell whether there are few different ones
 TABLES = 1 << 16  # elements from which on the tables of classes are small beside what they spare
 _LOG, _2LN2 = 20, 2 * math.log(2)
 _SHARES = np.array([round(n * math.log2(max(n, 1)) * (1 << _LOG)) for n in range(SAMPLE + 1)], np.uint64)
@@ -156,11 +156,11 @@ def few(x: Array) -> bool:
     row = dtypes.of(x.dtype)
     if row.kind != "f" or row.bits < 16 or not x.size:
         return False
-    words = _sample(x).view(row.word)[:: max(1, SAMPLE // (2 * FEW))]
-    if 8 * np.unique(words).size > min(x.size, 8 * FEW):
+    words = _sample(x).view(row.word)[:: max(1, SAMPLE // (2 * MOST))]
+    if 8 * np.unique(words).size > min(x.size, 8 * MOST):
         return False
     first = dtypes.bits_view(x)[:FIRST]  # of many zeros a sample is soon told, and what is between them is not
-    return numbered(first)[0].size <= FEW
+    return numbered(first)[0].size <= MOST
 
 
 def _sample(x: Array) -> Array:

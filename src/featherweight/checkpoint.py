@@ -149,12 +149,7 @@ def _encode(
     if goal is None and plan.open:
         raise ArgumentError("sensitivities say how a goal is met: name one, such as goal=Goal(bits=3)")
     with contextlib.ExitStack() as stack:
-        lookup = base_of(base, stack)
-        infos = checkpoint.tensors.values()
-        if base is not None and infos and all(lookup(info) is None for info in infos):
-            raise ArgumentError(
-                "no tensor of the base has the name, dtype and shape of one here: it is another model's"
-            )
+        lookup = base_of(base, stack, checkpoint.tensors.values())
         pool = executor or stack.enter_context(thread_pool(threads))
         mapper, whole = ordered_map(pool), ordered_map(pool, light=light)
         work = Work(checkpoint, lookup, mapper, whole, codecs, executor is not None and local(checkpoint))

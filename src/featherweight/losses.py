@@ -37,8 +37,8 @@ class Error(NamedTuple):
 def joined(errors: Iterable[tuple[int, Error | None]]) -> Error:
     """Join the errors of tensors, each with its dimensions, as goals count them.
 
-    Those of two dimensions or more make it up, if there are any, but for the largest, which is that of all. What is
-    exact has no error, and counts for nothing beside others.
+    Those of two dimensions or more make it up, if there are any, be they exact; but for the largest, which is that of
+    all.
     """
     vectors, matrices, any_matrices = Error(), Error(), False
     for dimensions, error in errors:

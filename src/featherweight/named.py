@@ -31,7 +31,7 @@ class Named:
     keeps: bool = True
 
 
-_STATES = (4, 8, 16, 32, 64, 128)
+_STATES = (4, 8, 16, 32, 64, 128)  # those of the kernels, which need not be imported to read a recipe
 _VECTORS = {"exact": "", "bf16": ", vectors=smallest([cast(bf16, values=auto(small)), auto(small)])"}
 
 

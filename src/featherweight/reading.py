@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from typing import Any, Self
@@ -271,21 +271,27 @@ class TensorSlice:
         return flat.reshape((high - low, *self._info.shape[1:]) if self._info.shape else ())
 
 
-def base_of(base: Base | None, stack: contextlib.ExitStack) -> Callable[[TensorInfo], Array | None]:
-    """Return a lookup of what a base has under a tensor's name, if its dtype and shape are the same."""
+def base_of(
+    base: Base | None, stack: contextlib.ExitStack, wanted: Iterable[TensorInfo] = ()
+) -> Callable[[TensorInfo], Array | None]:
+    """Return a lookup of what a base has under a tensor's name, if its dtype and shape are the same.
+
+    Raises ArgumentError where it has that of none of those that are wanted.
+    """
     if base is None:
         return no_base
     source: Mapping[str, Any] = base if isinstance(base, Mapping) else stack.enter_context(open(base))
 
-    def lookup(info: TensorInfo) -> Array | None:
+    def has(info: TensorInfo) -> bool:
         if info.name not in source:
-            return None
-        if isinstance(source, TensorFile) and (source.infos[info.name].kind, source.infos[info.name].shape) != (
-            info.kind,
-            info.shape,
-        ):
-            return None
+            return False
+        if isinstance(source, TensorFile):  # without decoding it
+            found = source.infos[info.name]
+            return (found.kind, found.shape) == (info.kind, info.shape)
         array = np.asarray(source[info.name])
-        return array if array.shape == info.shape and dtypes.of(array.dtype) == info.kind else None
+        return array.shape == info.shape and dtypes.of(array.dtype) == info.kind
 
-    return lookup
+    names = list(wanted)
+    if names and not any(map(has, names)):
+        raise ArgumentError("no tensor of the base has the name, dtype and shape of one here: it is another model's")
+    return lambda info: np.asarray(source[info.name]) if has(info) else None

@@ -50,7 +50,7 @@ def weight(x: Array) -> bool:
 
 
 def _measurable(x: Array) -> bool:
-    """Return whether squares of all elements can be added up, and say what there was."""
+    """Return whether all elements are finite, and squares of them neither vanish nor overflow."""
     if x.dtype != np.float64:
         return finite(x)
     most = _floats.biggest(x.reshape(-1))

@@ -145,8 +145,8 @@ def _tell_lossy(found: Encoded, *, told: bool) -> None:
     if found.error is not None:
         from featherweight.losses import decibels
 
-        nmse, snr = exponent(found.error.nmse), significant(decibels(found.error.nmse))
         if found.error.noise:
+            nmse, snr = exponent(found.error.nmse), significant(decibels(found.error.nmse))
             say(f"Over the tensors of two dimensions or more that are not exact: NMSE {nmse}, SNR {snr} dB.")
         say(f"Largest error of all tensors: {exponent(found.error.largest)}.")
     elif told:

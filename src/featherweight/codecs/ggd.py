@@ -172,9 +172,9 @@ class Ggd:
         index = flat.astype(np.int32, copy=False)
         paths = _machines.path_bits(flat.size)
         classes = Classes.of(given, x.shape, ArgumentError)
-        low, count = _range(classes.counted(), 2 if self.states else 1)
-        rows, counts, tokens = _counted(index, classes, low, count, self.states, paths)
         quantizers = 2 if self.states else 1
+        low, count = _range(classes.counted(), quantizers)
+        rows, counts, tokens = _counted(index, classes, low, count, self.states, paths)
         model, shares, table = _models.suited(counts, low, quantizers, 64 // self.resolution)
         # A token leaves at most 12 bits open, after an escape 8 more.
         rest = np.zeros(int(np.count_nonzero(tokens >= _tokens.DIRECT)) * 3 + _escapes(counts, table) + 8, np.uint8)

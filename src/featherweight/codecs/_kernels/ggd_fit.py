@@ -8,7 +8,7 @@ from numpy import float64, int32, int64, uint32, uint64
 
 from featherweight.codecs._kernels._primitives import bit_length
 from featherweight.codecs._kernels._tokens import DIRECT
-from featherweight.codecs._kernels.ggd_models import BITS, SIZES, log2_large, weighed, weight
+from featherweight.codecs._kernels.ggd_models import BITS, SIZES, log2_large, model_at, weighed, weight
 from featherweight.kernel import kernel, primitive
 
 __all__ = ["fit"]
@@ -131,8 +131,7 @@ def _settled(
         if totals[tables + uint64(table)] == float64(0):
             continue
         row, places = uint64(table) * _SIZES, uint64(table) % quantizers * _SIZES
-        scale = model[0] + model[1] * int64(low + uint64(table) // quantizers)
-        shape = min(max(model[2] + (model[3] * scale >> int64(8)), int64(16)), int64(256))
+        scale, shape = model_at(model, int64(low + uint64(table) // quantizers))
         total = _weigh_small(far[places : places + _32], scale, shape, weights[row : row + _32])
         beyond = bool(weights[row + _31] == uint32(0))  # the larger a size, the less it weighs
         for each in range(_1, min(gap, _32)):

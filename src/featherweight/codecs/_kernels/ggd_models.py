@@ -21,6 +21,7 @@ __all__ = [
     "frequencies",
     "log2",
     "log2_large",
+    "model_at",
     "places",
     "size_of",
     "weighed",
@@ -79,6 +80,13 @@ def weighed(far: Any, many: Any, scale: Any, shape: Any) -> Any:
 
 
 @primitive
+def model_at(model: Any, level: Any) -> Any:
+    """Return the scale and the shape that a model has in a class."""
+    scale = model[0] + model[1] * level
+    return scale, min(max(model[2] + (model[3] * scale >> int64(8)), int64(16)), int64(256))
+
+
+@primitive
 def size_of(token: Any) -> Any:
     """Return which of the SIZES a token is of."""
     return token + _1 >> _1 if token < _DIRECT else _32 + (token - _DIRECT >> _2)
@@ -109,8 +117,7 @@ def frequencies(model: Any, low: Any, quantizers: Any, logs: Any, shares: Any, w
             int64(low + uint64(table) // quantizers),
             uint64(table) % quantizers,
         )
-        scale = model[0] + model[1] * level
-        shape = min(max(model[2] + (model[3] * scale >> int64(8)), int64(16)), int64(256))
+        scale, shape = model_at(model, level)
         zero = model[5] if quantizer else model[4]
         total, beyond = _0, False
         for each in range(_LARGEST + _1):

@@ -11,7 +11,7 @@ from typing import Any
 from numpy import float64, int8, int64, uint64
 
 from featherweight.codecs._kernels._tokens import LARGEST
-from featherweight.codecs._kernels.ggd_models import SIZES, exp2, log2_large, size_of, weight
+from featherweight.codecs._kernels.ggd_models import SIZES, exp2, log2_large, model_at, size_of, weight
 from featherweight.kernel import kernel
 
 __all__ = ["find", "promise"]
@@ -70,8 +70,7 @@ def find(
     found[:] = int64(0)
     for table in range(tables):
         level, quantizer = int64(low + uint64(table) // quantizers), uint64(table) % quantizers
-        scale = model[0] + model[1] * level
-        shape = min(max(model[2] + (model[3] * scale >> int64(8)), int64(16)), int64(256))
+        scale, shape = model_at(model, level)
         zero, beyond = model[5] if quantizer else model[4], False
         for each in range(LARGEST + 1):
             size = int64(size_of(uint64(each)))
