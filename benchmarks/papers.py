@@ -434,7 +434,7 @@ def _knob(place: float) -> float:
 
 PORTS = {  # what is not values; of the streams that lead to some bytes the outermost says
     **dict.fromkeys(("mask", "gaps", "lengths"), "positions"),
-    **dict.fromkeys(("codebook", "scale", "zero", "shifts", "row", "column"), "codebooks"),
+    **dict.fromkeys(("codebook", "scale", "zero", "shifts", "row", "column", "place"), "codebooks"),
 }
 
 

@@ -90,7 +90,7 @@ def _classes(case: _data.Case) -> Array:
     """Return the classes of rows and columns of all weights, in half octaves, u8."""
     found = []
     for _, x in case.tensors():
-        row, column, _ = Levels(2).encode(x.astype(np.float32)).streams
+        row, column, *_ = Levels(2).encode(x.astype(np.float32)).streams
         found.append(np.broadcast_to(row + column, x.shape).reshape(-1))
     return np.concatenate(found)
 

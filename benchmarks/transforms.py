@@ -23,9 +23,10 @@ from benchmarks._common import attempt, exit_code, options, save, table
 Array = _networks.Array
 Row = dict[str, Any]
 ERRORS = (1e-3, 1e-2, 1e-1)
-INDEX = "ggd(states=8, given=[row, column])"
+INDEX = "ggd(states=8, given=[row, column, place])"
 PLAIN = (
-    f"levels(row=auto(small), column=auto(small), values=trellis(nmse={{nmse}}, given=[row, column], index={INDEX}))"
+    "levels(row=auto(small), column=auto(small), place=auto(small), "
+    f"values=trellis(nmse={{nmse}}, given=[row, column, place], index={INDEX}))"
 )
 FORMS = ("dct", "hadamard", "low rank")
 LEAST = 1 << 10  # weights of a tensor: of smaller ones the frame is most

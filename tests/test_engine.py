@@ -19,6 +19,7 @@ from featherweight.encoder import encode_into, step_of
 from featherweight.engine import ordered_map, thread_pool
 from featherweight.errors import ArgumentError, BaseMismatchError, FeatherweightError, FrameError, UnsupportedError
 from featherweight.frame import FLAT, GIVEN, REFERENCE, SPLIT, checksum, join, piece_shape, whole_rows
+from featherweight.recipes import parse
 from featherweight.stage import AnyRecipe, Codec, Empty, Encoded, Port, Recipe, Smallest, Wire, param
 from featherweight.testing import arrays, layouts, same
 
@@ -175,6 +176,18 @@ def test_references_that_no_stage_names_leave_no_trace() -> None:
     assert encode(x, raw()) == encode(x, raw(), refs={"unused": weights(3), "other": weights(2)})
     both = encode(x, chain(delta(), given=("@b",)), refs={"a": weights(3), "b": weights(9, seed=8)})
     assert ("b",) == inspect(both).refs
+
+
+def test_a_stream_may_be_given_a_later_one_and_one_that_is_left_out_is_given_to_nobody() -> None:
+    uniform = "uniform(0.1, index=ggd(given=[row, column, place]))"
+    scaled, split = parse(f"levels(values={uniform})"), parse(f"levels(values=split({uniform}, 300))")
+    places = np.exp2(np.arange(9, dtype=np.float32)).reshape(3, 3)
+    normal = np.random.default_rng(1).standard_normal((32, 32, 3, 3)).astype(np.float32)
+    for x, levels in ((normal * places, 3), (normal[:, :, 0, 0], 2)):
+        frame = encode(x, scaled)
+        assert [len(node.given) for node in inspect(frame).root.nodes] == [levels, 0, 0]
+        for coded in (frame, encode(x, split)):
+            assert np.abs(decode(coded) - x).max() < 0.06
 
 
 def test_a_given_name_that_nothing_has_is_refused_with_what_there_is() -> None:

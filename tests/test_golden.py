@@ -30,6 +30,13 @@ def noise(count: int, seed: int = 0) -> Array:
     return z ^ (z >> np.uint64(31))
 
 
+def places(columns: int) -> list[Array]:
+    """Return scales of columns and of places in a filter for two blocks of rows."""
+    place = np.exp2(np.arange(9, dtype=np.float32)).reshape(3, 3)
+    column = np.exp2(np.arange(columns, dtype=np.float32) % 4).reshape(columns, 1, 1)
+    return [place * column, place * column[::-1]]
+
+
 def bits(kind: str, *shape: int, seed: int = 0) -> Array:
     """Return an array of any bits of a type."""
     row = dtypes.of(kind)
@@ -230,6 +237,10 @@ CASES: dict[str, Golden] = {
     "levels-index": Golden(
         "levels(values=uniform(0.015625, index=ggd(given=[row, column])))",
         lambda: steps("F32", 40, 30, low=-8, high=7) * np.arange(1, 41, dtype=np.float32)[:, None],
+    ),
+    "levels-blocks": Golden(
+        "levels(blocks=2, values=uniform(0.015625, index=ggd(given=[row, column, place])))",
+        lambda: np.concatenate([steps("F32", 8, 12, 3, 3, low=-8, high=7) * scale for scale in places(12)]),
     ),
     "trellis-f32": Golden("trellis(1, rate=0, index=ggd(8))", lambda: walk("F32", 40, 30, paths=16)),
     "trellis-large": Golden("trellis(1, rate=0, index=ggd(8))", lambda: walk("F32", 200, 300, paths=128)),

@@ -92,7 +92,7 @@ def test_smooth_matrices_take_fewer_bits_at_no_more_error() -> None:
     x = smoothed(256, 512, 0.9)
     sizes, errors = [], []
     for least in (0.15, 1.0):
-        inner = "levels(row=rans, column=rans, values=uniform(0.1, index=ggd(given=[row, column])))"
+        inner = "levels(row=rans, column=rans, values=uniform(0.1, index=ggd(given=[row, column, place])))"
         frame = featherweight.encode(x, f"smooth({inner}, transformed=dct(coefficients={inner}), least={least})")
         sizes.append(8 * len(frame) / x.size)
         errors.append(float(np.square(featherweight.decode(frame).astype(np.float64) - x).mean()))

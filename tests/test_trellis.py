@@ -45,8 +45,8 @@ def gap(x: Array, recipe: Any) -> float:
 
 
 def recipe(step: float, states: int = 8) -> Any:
-    index = chain(Ggd(states), given=("row", "column"))
-    return chain(Levels(), values=chain(Trellis(step, states), given=("row", "column"), index=index))
+    index = chain(Ggd(states), given=("row", "column", "place"))
+    return chain(Levels(), values=chain(Trellis(step, states), given=("row", "column", "place"), index=index))
 
 
 # The trellis
@@ -156,9 +156,9 @@ def test_more_important_weights_come_out_nearer() -> None:
     x = gaussian(128, 256)
     importance = np.ones((128, 1), np.float32)
     importance[::2] = 8
-    stage = chain(Trellis(1.0), given=("@row", "@column", "@importance"), index=Ggd(8))
+    stage = chain(Trellis(1.0), given=("@row", "@column", "@place", "@importance"), index=Ggd(8))
     none = np.zeros((1, 1), np.uint8)
-    refs = {"row": none, "column": none, "importance": importance}
+    refs = {"row": none, "column": none, "place": none, "importance": importance}
     frame = featherweight.encode(x, stage, refs=refs)
     decoded = featherweight.decode(frame)  # the decoder needs none of them
     assert error(x[::2], decoded[::2]) < 0.8 * error(x[1::2], decoded[1::2])
@@ -210,10 +210,11 @@ def test_levels_find_the_scales_of_rows_and_columns() -> None:
 
 def test_filters_have_the_same_levels_whether_their_places_come_first_or_last() -> None:
     x = gaussian(64, 32, 3, 3) * np.exp2(gaussian(64, 1, 1, 1, seed=2)) * np.exp2(gaussian(1, 32, 1, 1, seed=3))
-    row, column = levels_module.scales(x)
-    assert (row.shape, column.shape) == ((64, 1, 1, 1), (1, 32, 1, 1))
+    x *= np.exp2(gaussian(1, 1, 3, 3, seed=4))
+    torch = levels_module.scales(x)
+    assert [each.shape for each in torch] == [(64, 1, 1, 1), (1, 32, 1, 1), (1, 1, 3, 3)]
     keras = levels_module.scales(np.ascontiguousarray(x.transpose(2, 3, 1, 0)))
-    for found, known in zip(keras, (row, column), strict=True):
+    for found, known in zip(keras, torch, strict=True):
         assert (found == known.transpose(2, 3, 1, 0)).all()
 
 
@@ -225,22 +226,42 @@ def test_weights_with_heavy_tails_are_not_taken_for_many_scales(shape: tuple[int
 
 def test_levels_that_do_not_pay_are_left_out() -> None:
     row, column, _ = Levels().encode(gaussian(30, 40)).streams
-    assert (row.shape, column.shape) == ((1, 1), (1, 1))
+    assert (row.shape, column.shape) == ((1,), (1,))
 
 
 def test_filters_get_levels_along_the_dimension_that_pays() -> None:
     x = gaussian(64, 32, 3, 3)
     places = np.exp2(gaussian(1, 1, 3, 3, seed=5) * 2)
-    assert Levels().encode(x * places).streams[1].shape == (1, 1, 3, 3)
+    assert [each.shape for each in Levels().encode(x * places).streams] == [(1,), (1,), x.shape, (1, 1, 3, 3)]
     inputs = np.exp2(gaussian(1, 32, 1, 1, seed=5) * 2)
-    assert Levels().encode(x * inputs).streams[1].shape == (1, 32, 1, 1)
+    assert [each.shape for each in Levels().encode(x * inputs).streams] == [(1,), (1, 32, 1, 1), x.shape]
+
+
+def test_blocks_of_rows_have_scales_each_of_its_own() -> None:
+    blocks = [gaussian(64, 32, 3, 3, seed=i) * np.exp2(gaussian(1, 32, 1, 1, seed=9 + i) * 2) for i in range(5)]
+    x = np.concatenate([block * np.float32(2**i) for i, block in enumerate(blocks)])
+    row, column, values = Levels(blocks=5).encode(x).streams
+    assert (row.shape, column.shape) == ((1,), (5, 1, 32, 1, 1))
+    for i, (block, levels) in enumerate(zip(blocks, column, strict=True)):
+        alone = Levels().encode(block).streams[1].astype(int)
+        off = levels - alone - 4 * i  # an octave has four
+        assert off.max() - off.min() <= 1
+    out = np.empty_like(x)
+    levels_module.decode(None, (row, column, values), (), out)  # type: ignore[arg-type]
+    assert (out == x).all()
+
+
+def test_blocks_that_rows_cannot_be_cut_into_are_refused() -> None:
+    for shape in ((), (6,), (7, 4)):
+        with pytest.raises(ArgumentError, match="no 2 equal blocks"):
+            Levels(blocks=2).encode(np.ones(shape, np.float32))
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (0, 4), (1, 1), (3, 0, 2), (200, 1), (1, 200)])
 def test_levels_take_any_shape(shape: tuple[int, ...]) -> None:
-    row, column, values = Levels().encode(np.ones(shape, np.float32)).streams
-    assert row.ndim == column.ndim == values.ndim
-    levels_module.decode(None, (row, column, values), (), np.empty(shape, np.float32))  # type: ignore[arg-type]
+    streams = Levels().encode(np.ones(shape, np.float32)).streams
+    assert [each.size for each in streams[:2]] == [1, 1]
+    levels_module.decode(None, streams, (), np.empty(shape, np.float32))  # type: ignore[arg-type]
 
 
 # The models

@@ -1,8 +1,9 @@
 """Run a recipe on an array, into the parts of a frame.
 
-Streams are followed depth first, in the order in which the codec declares them, so that whatever a stage is given has
-been coded before it. Selectors are asked and vanish. A `Split` turns an edge of the root program into pieces, each
-coded by a program of its own; equal programs are kept once.
+Streams are followed depth first, in the order in which the codec declares them, one that is given a later one after
+that, so that whatever a stage is given has been coded before it; what a stage leaves out nobody is given. Selectors are
+asked and vanish. A `Split` turns an edge of the root program into pieces, each coded by a program of its own; equal
+programs are kept once.
 """
 
 from __future__ import annotations
@@ -36,7 +37,20 @@ from featherweight.frame import (
     piece_shape,
 )
 from featherweight.losses import Error, measured
-from featherweight.stage import AnyRecipe, Codec, Recipe, Rewrite, Smallest, Spec, Split, Stage, hints_of, is_bare
+from featherweight.stage import (
+    AnyRecipe,
+    Codec,
+    Port,
+    Recipe,
+    Rewrite,
+    Smallest,
+    Spec,
+    Split,
+    Stage,
+    hints_of,
+    is_bare,
+    params,
+)
 
 __all__ = ["Coded", "Loadable", "Mapper", "Piece", "encode_into", "step_of"]
 
@@ -100,6 +114,8 @@ class _Made(NamedTuple):
 
 
 Scope = Mapping[str, "_Made | _Outside"]
+_ZERO = np.zeros((), np.uint8)
+_LEFT_OUT = _Made(0, Spec(_ZERO.dtype, _ZERO.shape), True, lambda: _ZERO)  # for a stream that a stage sends none of
 _WIRE = msgspec.msgpack.Decoder(tuple[Any, ...])
 
 
@@ -217,7 +233,7 @@ class _Builder:
         codec = stage.codec
         with within(codec.name):
             known = len(codec.given)
-            given = [self._given(name, scope) for name in recipe.given[:known]]
+            given = [edge for name in recipe.given[:known] if (edge := self._given(name, scope)) is not _LEFT_OUT]
             hints = [self._peek(name, scope) for name in recipe.given[known:]]
             codec.out.check(Spec(x.dtype, x.shape), ArgumentError)
             for port, edge in zip(codec.given, given, strict=False):
@@ -225,17 +241,18 @@ class _Builder:
             for port, hint in zip(hints_of(stage), hints, strict=False):
                 port.check(Spec(hint.dtype, hint.shape), ArgumentError)
             encoded = stage.encode(x, *(edge.value() for edge in given), *hints)
-            then, siblings, made = dict(recipe.then), dict(scope), []
+            then, siblings, made = dict(recipe.then), dict(scope), dict[int, _Made]()
+            siblings |= {port.name: _LEFT_OUT for port in codec.streams[len(encoded.streams) :]}
             self.depth += 1
-            for port, raw in zip(codec.streams, encoded.streams, strict=False):
-                stream = dtypes.native(raw)
+            for number in _in_order(codec.streams, then):
+                if number >= len(encoded.streams):
+                    continue
+                port, stream = codec.streams[number], dtypes.native(encoded.streams[number])
                 port.check(Spec(stream.dtype, stream.shape), ArgumentError)
                 with within(port.name):
-                    edge = self.add(stream, then.get(port.name), siblings, depth + 1)
-                siblings[port.name] = edge
-                made.append(edge)
+                    made[number] = siblings[port.name] = self.add(stream, then.get(port.name), siblings, depth + 1)
             self.depth -= 1
-        return self._node(x, stage, encoded.wire, made, given)
+        return self._node(x, stage, encoded.wire, [made[number] for number in sorted(made)], given)
 
     def finish(self, result: _Made) -> Piece:
         """Give the edges their numbers in the frame and return the program with what it stores."""
@@ -314,10 +331,14 @@ class _Builder:
         if found is None:
             if name.startswith("@"):
                 raise ArgumentError(f"it needs the reference {name[1:]!r}: pass --base, base= or refs=")
-            known = ", ".join([*scope, *self.outside]) or "none"
+            known = (
+                ", ".join(n for n, each in (*scope.items(), *self.outside.items()) if each is not _LEFT_OUT) or "none"
+            )
             raise ArgumentError(f"given={name} names no earlier stream; there are: {known}")
         if isinstance(found, _Made):
             return found
+        if not found.leaf:
+            return _LEFT_OUT
         if found.leaf not in self.references:
             if found.leaf[0] == REFERENCE:
                 self.digests.append(digest(found.array))
@@ -370,6 +391,8 @@ class _Builder:
         if count <= 1:
             return self.add(x, split.recipe, scope, depth)
         given = {name: self._given(name, scope) for name in _names(split.recipe) & scope.keys()}
+        left_out = {name: _Outside((), _ZERO) for name, edge in given.items() if edge is _LEFT_OUT}
+        given = {name: edge for name, edge in given.items() if name not in left_out}
         flat = x.reshape(-1)
 
         def units() -> Iterator[_Unit]:
@@ -377,6 +400,7 @@ class _Builder:
                 part = functools.partial(reference_part, shape=x.shape, step=step, start=start)
                 outside = {name: _Outside(found.leaf, part(found.array)) for name, found in self.outside.items()}
                 outside |= {name: _Outside((GIVEN, edge.number), part(edge.value())) for name, edge in given.items()}
+                outside |= left_out
                 shape = piece_shape(x.shape, step, start)
                 stop = start + math.prod(shape)
                 place = self.located[1](start, stop) if self.located and self.located[0] is x else None
@@ -422,6 +446,17 @@ def _encode_unit(recipe: AnyRecipe, keep: bool, measure: bool, unit: _Unit) -> P
     return piece._replace(error=measured(x, decoded) if measure else None, decoded=decoded if keep else None)
 
 
+def _in_order(ports: Sequence[Port], then: Mapping[str, AnyRecipe]) -> list[int]:
+    """Return streams in the order of their ports, but one whose recipe is given a later one after that."""
+    names = {port.name: number for number, port in enumerate(ports)}
+
+    def turn(number: int) -> float:
+        node = then.get(ports[number].name)
+        return max([number, *(names[name] + 0.5 for name in _names(node) if name in names)]) if node else number
+
+    return sorted(range(len(ports)), key=turn)
+
+
 def _names(recipe: AnyRecipe | None) -> set[str]:
     """Return the given names that a recipe mentions."""
     if isinstance(recipe, Split):
@@ -430,4 +465,6 @@ def _names(recipe: AnyRecipe | None) -> set[str]:
         return set().union(*map(_names, recipe.recipes))
     if isinstance(recipe, Recipe):
         return set(recipe.given).union(*(_names(node) for _, node in recipe.then))
+    if recipe is not None and hasattr(recipe, "choose"):
+        return set().union(*(_names(getattr(recipe, f.name)) for f in params(recipe) if f.metadata["recipe"]))
     return set()

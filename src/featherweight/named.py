@@ -39,7 +39,7 @@ def _scaled(quantizer: str, vectors: str) -> str:
     """Put a quantizer under the levels of rows and columns, behind a cosine transform of what is smooth."""
     if vectors not in _VECTORS:
         raise ArgumentError(f"vectors={vectors!r}: expected one of {', '.join(_VECTORS)}")
-    scaled = f"levels(row=auto(small), column=auto(small), values={quantizer})"
+    scaled = f"levels(row=auto(small), column=auto(small), place=auto(small), values={quantizer})"
     coded = f"smooth({scaled}, transformed=dct(coefficients={scaled}))"
     return f"weights(split(lossy({coded})){_VECTORS[vectors]})"
 
@@ -47,19 +47,19 @@ def _scaled(quantizer: str, vectors: str) -> str:
 def _tcq(step: float = 0.0, nmse: float = 1e-3, states: int = 8, rate: float = 0.25, vectors: str = "exact") -> str:
     if states not in _STATES:
         raise ArgumentError(f"tcq(states={states!r}): expected one of {', '.join(map(str, _STATES))}")
-    index = f"ggd(states={states}, given=[row, column])"
+    index = f"ggd(states={states}, given=[row, column, place])"
     knobs = f"step={step!r}, states={states}, rate={rate!r}, nmse={nmse!r}"
-    return _scaled(f"trellis({knobs}, given=[row, column], index={index})", vectors)
+    return _scaled(f"trellis({knobs}, given=[row, column, place], index={index})", vectors)
 
 
 def _ecsq(step: float = 0.0, nmse: float = 1e-3, rounding: float = 0.45, vectors: str = "exact") -> str:
     knobs = f"step={step!r}, nmse={nmse!r}, rounding={rounding!r}"
-    return _scaled(f"uniform({knobs}, index=ggd(given=[row, column]))", vectors)
+    return _scaled(f"uniform({knobs}, index=ggd(given=[row, column, place]))", vectors)
 
 
 def _near_lossless(max_error: float = 1e-3) -> str:
-    quantizer = f"uniform(max_error={max_error!r}, index=ggd(given=[row, column]))"
-    return f"weights(split(lossy(levels(row=auto(small), column=auto(small), values={quantizer}))))"
+    quantizer = f"uniform(max_error={max_error!r}, index=ggd(given=[row, column, place]))"
+    return f"weights(split(lossy(levels(row=auto(small), column=auto(small), place=auto(small), values={quantizer}))))"
 
 
 def _deep_compression(sparsity: float = 0.92, bits: int = 5, gap: int = 5) -> str:

@@ -1,4 +1,4 @@
-"""The classes of elements: sums, modulo 256, of levels of rows and columns, apart for as long as that will do."""
+"""The classes of elements: sums, modulo 256, of levels of rows, columns and places, apart for as long as will do."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from featherweight.codecs._kernels import ggd as kernels
 from featherweight.codecs._kernels import rans_tables
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError
+from featherweight.stage import Port
 
-__all__ = ["Classes"]
+__all__ = ["LEVELS", "PORTS", "Classes"]
+
+PORTS = tuple(Port(name, "ui") for name in ("classes", "more classes", "yet more classes"))
+LEVELS = tuple(Port(name, "u", bits=8) for name in ("row", "column", "place"))
 
 _SHORT = 16  # elements of a row below which rows are not worth while
 _MANY = 1 << 14  # levels from which on our own loop is quicker than NumPy's

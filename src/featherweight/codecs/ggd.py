@@ -13,7 +13,7 @@ significant first, that tokens leave open; `shares`, i8, at most 76: by how many
 more than the model says, those of weights that were pruned, say. A token below 63 is of the size number (t + 1) >> 1,
 others of 32 + ((t - 63) >> 2).
 
-Given: nothing, or one or two integer arrays that broadcast to the shape of the indices. Their sum modulo 256 is the
+Given: nothing, or up to three integer arrays that broadcast to the shape of the indices. Their sum modulo 256 is the
 class of an index; classes below `low` count as `low`, those from low + classes on as the last.
 
 Decoding: Index i is coded by the rANS of the codec rans, with 12 bits of precision, in lane i mod 2^lanes, under the
@@ -55,7 +55,7 @@ import msgspec
 import numpy as np
 
 from featherweight import dtypes
-from featherweight.codecs._classes import Classes
+from featherweight.codecs._classes import PORTS, Classes
 from featherweight.codecs._kernels import _machines, _models, _tokens, ggd_models, rans_simd
 from featherweight.codecs._kernels import ggd as portable
 from featherweight.codecs._kernels import ggd_simd as simd
@@ -142,7 +142,7 @@ CODEC = Codec(
     out=Port("index", "i"),
     streams=(Port("payload", "u", 1, 8), Port("rest", "u", 1, 8), Port("shares", "i", 1, 8)),
     decode=decode,
-    given=(Port("classes", "ui"), Port("more classes", "ui")),
+    given=PORTS,
 )
 
 

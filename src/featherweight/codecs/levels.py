@@ -1,68 +1,97 @@
-"""Find the scale of each row and each column of weights, under which their quantized values are then coded.
+"""Find the scales of rows, columns and places of weights, under which their quantized values are then coded.
 
-Weights of a matrix are taken to be those of one distribution, scaled by their row and by their column. This stage
-leaves them as they are and adds the two scales as levels, so that what becomes of them can be coded *given* these:
-``chain(Levels(), values=chain(Uniform(), index=chain(Ggd(), given=("row", "column"))))``.
+Weights of a matrix are taken to be those of one distribution, scaled by their row and by their column; those of
+filters by the place in the filter, too. This stage leaves them as they are and adds the scales as levels, so that what
+becomes of them can be coded *given* these:
+``chain(Levels(), values=chain(Uniform(), index=chain(Ggd(), given=("row", "column", "place"))))``.
+
+Matrices or filters that lie one below another, as many `blocks` as there are, have scales each of its own: those of
+tensors that are coded together, of fused projections, of experts.
 
 Wire: nothing.
-Streams: `row`, u8, and `column`, u8, of as many dimensions as the weights, each dimension theirs or 1; `values`, the
-weights. A level is a quarter of an octave (at the default resolution); the class of a weight is row + column.
-Decoding: out = values.
+Streams: `row` and `column`, u8, of as many dimensions as `values`, each dimension theirs or 1, or a single level;
+`values`, the weights, of their shape, or with its first dimension in two, the blocks and their rows; `place`, u8, as
+`row`, or none. A level is a quarter of an octave (at the default resolution); the class of a weight is
+row + column + place.
+Decoding: out = values, in C order.
 
->>> import numpy as np
 >>> x = np.outer([1, 2, 4] * 4, [1, 8] * 64).astype(np.float32)
 >>> row, column, values = Levels().encode(x).streams
 >>> row[:3, 0].tolist(), column[0, :4].tolist()
 ([0, 4, 8], [0, 12, 0, 12])
+>>> [stream.shape for stream in Levels(blocks=3).encode(x).streams]
+[(3, 4, 1), (1,), (3, 4, 128)]
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from featherweight.codecs._classes import LEVELS
 from featherweight.codecs._kernels import _filters
 from featherweight.codecs._kernels import levels as kernels
 from featherweight.codecs._kernels._primitives import TOGETHER
 from featherweight.dtypes import Array
-from featherweight.errors import FrameError
+from featherweight.errors import ArgumentError, FrameError
 from featherweight.stage import Codec, Empty, Encoded, Port, check_params, param
 
-__all__ = ["CODEC", "Levels", "scales"]
+__all__ = ["CODEC", "Levels", "Scales", "scales"]
 
 _TOP = 127
 _LEAST = 8  # weights that share a scale
+_SHORT = 64  # weights below which there are no scales
+_NONE = (1,)  # the shape of no scales; of arrays without dimensions, that
 
 
 def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
     """Copy the values; the levels were for others."""
-    if len(streams) != 3 or streams[2].shape != out.shape or streams[2].dtype != out.dtype:
-        raise FrameError("expected row levels, column levels and values")
-    for levels in streams[:2]:
-        if levels.ndim != out.ndim or any(a not in (1, b) for a, b in zip(levels.shape, out.shape, strict=True)):
-            raise FrameError(f"levels of {levels.shape} for values of {out.shape}")
-    if streams[2] is not out:
-        out[...] = streams[2]
+    if len(streams) < 3 or streams[2].dtype != out.dtype or not _alike(streams[2].shape, out.shape):
+        raise FrameError("expected levels of rows and columns, and values")
+    values = streams[2]
+    for each in (*streams[:2], *streams[3:]):
+        if each.shape != _NONE[: values.ndim] and not _fits(each.shape, values.shape):
+            raise FrameError(f"levels of {each.shape} for values of {values.shape}")
+    if values is not out:
+        out[...] = values.reshape(out.shape)
+
+
+def _fits(levels: tuple[int, ...], values: tuple[int, ...]) -> bool:
+    return len(levels) == len(values) and all(a in (1, b) for a, b in zip(levels, values, strict=True))
+
+
+def _alike(values: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Return whether values have this shape, or its first dimension in two."""
+    return values == shape or (len(shape) > 1 and (math.prod(values[:2]), *values[2:]) == shape)
 
 
 CODEC = Codec(
     "levels",
     Empty,
     Port("values", "f"),
-    (Port("row", "u", bits=8), Port("column", "u", bits=8), Port("values", "f")),
+    (*LEVELS[:2], Port("values", "f"), LEVELS[2]),
     decode,
     same=2,
 )
 
 
+class Scales(NamedTuple):
+    """Scales, f64, of as many dimensions as the weights, each theirs or 1; a single one is none."""
+
+    row: Array
+    column: Array
+    place: Array
+
+
 @dataclass(frozen=True)
 class Levels:
-    """Add the scales of rows and columns, as levels for what follows."""
+    """Add the scales of rows, columns and places, as levels for what follows."""
 
     resolution: int = param(4, lo=1, hi=16, doc="levels that an octave of scale has")
+    blocks: int = param(1, lo=1, doc="equal blocks of rows, each with scales of its own")
 
     codec: ClassVar[Codec] = CODEC
 
@@ -71,47 +100,70 @@ class Levels:
 
     def encode(self, x: Array, /, *given: Array) -> Encoded:
         """Measure scales and keep those that spare more than they cost."""
-        row, column = scales(x)
-        return Encoded(Empty(), (_levels(row, self.resolution), _levels(column, self.resolution), x))
+        if self.blocks > 1:
+            if x.ndim < 2 or x.shape[0] % self.blocks:
+                raise ArgumentError(f"{list(x.shape)} has no {self.blocks} equal blocks of rows")
+            x = x.reshape(self.blocks, -1, *x.shape[1:])
+            found = _scales(x)
+        else:
+            found = scales(x)
+        row, column, place = (_levels(each, self.resolution) for each in found)
+        return Encoded(Empty(), (row, column, x, place) if place.size > 1 else (row, column, x))
+
+    def together(self, count: int) -> Levels:
+        """Return what codes so many arrays of one shape, one below another, as this one codes each."""
+        return replace(self, blocks=self.blocks * count)
 
     def error_bound(self, x: Array, /) -> float:
         """Lossless."""
         return 0.0
 
 
-def scales(x: Array) -> tuple[Array, Array]:
-    """Return the scale of each row and of each column, f64, of as many dimensions as `x`, each its own or 1.
+def scales(x: Array) -> Scales:
+    """Return the scale of each row, each column, and each place.
 
-    Scales are mean magnitudes; rows are those of the first dimension. Columns go along the second, along what follows
-    it (the places in a filter), or both, whichever spares most; what does not pay has all dimensions 1. Where places
-    come first, as Keras has them, rows are those of the last dimension and columns go along the one before it.
+    Scales are mean magnitudes; rows are those of the first dimension, columns those of the second, places what follows.
+    What does not pay is left out. Where places come first, as Keras has them, rows are those of the last
+    dimension and columns those of the one before it.
     """
     if x.ndim < 3 or _filters.place(x.shape) != "first":
-        return _scales(x)
+        return Scales(*(each[0] if each.ndim > x.ndim else each for each in _scales(x[None])))
     order = (x.ndim - 1, x.ndim - 2, *range(x.ndim - 2))
-    row, column = (found.transpose(np.argsort(order)) for found in _scales(x.transpose(order)))
-    return row, column
+    found = _scales(x.transpose(order)[None])
+    return Scales(*(each[0].transpose(np.argsort(order)) if each.ndim > x.ndim else each for each in found))
 
 
-def _scales(x: Array) -> tuple[Array, Array]:
-    none = np.ones((1,) * x.ndim)
-    if x.ndim < 2 or x.size < 64:
-        return none, none
-    values = _finite(x)
-    flat, width, some = values.reshape(-1), x.size // x.shape[0], np.empty(TOGETHER, np.float32)
-    columns, inverse, row = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(x.shape[0])
-    kernels.separate(flat, columns, inverse, some, row)
-    means = columns.astype(np.float64).reshape(x.shape[1], -1)
-    tail = (1,) * (x.ndim - 2)
-    ways = [means.reshape(1, *x.shape[1:])]
-    if x.ndim > 2:
-        ways += [means.mean(1).reshape(1, x.shape[1], *tail), means.mean(0).reshape(1, 1, *x.shape[2:])]
-    spared, which = max((_gain(way, values), -i) for i, way in enumerate(ways))
-    column = ways[-which] if spared > 0 else none
-    if column is none:  # without columns, rows are what they are alone
-        kernels.row_means(flat, np.ones(width, np.float32), some, row)
-    shaped = row.reshape(-1, *tail, 1)
-    return (shaped if _gain(shaped, values) > 0 else none), column
+def _scales(x: Array) -> Scales:
+    """Return the scales of blocks, the first dimension of `x`: what one of them has, all have."""
+    none, (blocks, *shape) = np.ones(_NONE[: x.ndim - 1]), x.shape
+    if x.ndim < 3 or math.prod(shape) < _SHORT:
+        return Scales(none, none, none)
+    values = _finite(x).reshape(blocks, shape[0], shape[1], -1)
+    some, row, spared = np.empty(TOGETHER, np.float32), np.empty((blocks, shape[0], 1, 1)), np.zeros(2)
+    means, inverse = np.empty((blocks, *values.shape[2:]), np.float32), np.empty(values[0, 0].size, np.float32)
+    for i in range(blocks):
+        flat, own = values[i].reshape(-1), row[i].reshape(-1)
+        kernels.separate(flat, means[i].reshape(-1), inverse, some, own)
+    column, place = (means.mean(axis, dtype=np.float64, keepdims=True) for axis in (2, 1))
+    alone = (means * _inverse(column)).mean(1, keepdims=True)  # places, were no column larger than another
+    for i in range(blocks):
+        spared += _gain(column[i, None], values[i]), _gain(alone[i, None], values[i])
+    pays = spared > 0
+    if pays.all():  # one of the two says how large the block is
+        column = (means * _inverse(place)).mean(2, keepdims=True)
+    elif not pays.any():  # rows are then what they are alone
+        kernels.row_means(values.reshape(-1), np.ones(inverse.size, np.float32), some, row.reshape(-1))
+    rows_pay = _gain(row.reshape(-1, 1, 1), values.reshape(-1, *values.shape[2:])) > 0
+    tail = shape[2:], (1,) * (len(shape) - 2)
+    return Scales(
+        row.reshape(blocks, -1, 1, *tail[1]) if rows_pay else none,
+        column.reshape(blocks, 1, -1, *tail[1]) if pays[0] else none,
+        place.reshape(blocks, 1, 1, *tail[0]) if pays[1] else none,
+    )
+
+
+def _inverse(scale: Array) -> Array:
+    return np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def _finite(x: Array) -> Array:
@@ -124,7 +176,7 @@ def _finite(x: Array) -> Array:
 
 
 def _gain(scale: Array, x: Array) -> float:
-    """Return about how many bits knowing these scales spares, less what they cost.
+    """Return about how many bits knowing these scales of rows, columns or places spares, less what they cost.
 
     Knowing a scale spares the logarithm of it against that of their mean; a level costs its entropy, and fitting it to
     few weights looks better than it is: by half a nat where magnitudes spread as those of a normal distribution do,
@@ -132,9 +184,8 @@ def _gain(scale: Array, x: Array) -> float:
     """
     if x.size < _LEAST * scale.size:
         return 0.0
-    shape, steps = (x.shape[0], x.shape[1], math.prod(x.shape[2:])), (scale.shape[0], scale.shape[1], scale[0, 0].size)
-    strides = (steps[1] * steps[2] * (steps[0] > 1), steps[2] * (steps[1] > 1), int(steps[2] > 1))
-    given = np.array(shape, np.int64), np.array(strides, np.int64), np.empty(kernels.HISTOGRAM, np.int64)
+    strides = [math.prod(scale.shape[i + 1 :]) * (scale.shape[i] > 1) for i in range(3)]
+    given = np.array(x.shape, np.int64), np.array(strides, np.int64), np.empty(kernels.HISTOGRAM, np.int64)
     return float(kernels.gain(x.reshape(-1), scale.reshape(-1), *given))
 
 

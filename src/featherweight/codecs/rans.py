@@ -6,7 +6,7 @@ Wire: `bits`, 8 to 12: a table has M = 2^bits slots. `lanes`, 0 to 7: there are 
 
 Streams: `payload`, bytes: tables, then states, then words. Empty where there are no symbols.
 
-Given: nothing, or one or two integer arrays that broadcast to the shape of the symbols. Their sum modulo 256 is the
+Given: nothing, or up to three integer arrays that broadcast to the shape of the symbols. Their sum modulo 256 is the
 class of a symbol. They are ignored where there is one table.
 
 Decoding: The *tables* are bits, each byte's least significant first, and hold nothing but numbers G(k) in Golomb's
@@ -49,7 +49,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import numpy as np
 
-from featherweight.codecs._classes import Classes
+from featherweight.codecs._classes import PORTS, Classes
 from featherweight.codecs._kernels import rans as portable
 from featherweight.codecs._kernels import rans_permute, rans_tables
 from featherweight.codecs._kernels import rans_simd as simd
@@ -138,7 +138,7 @@ CODEC = Codec(
     out=Port("symbols", "u", bits=8),
     streams=(Port("payload", "u", 1, 8),),
     decode=decode,
-    given=(Port("classes", "ui"), Port("more classes", "ui")),
+    given=PORTS,
 )
 
 

@@ -37,7 +37,7 @@ import ml_dtypes
 import msgspec
 import numpy as np
 
-from featherweight.codecs._classes import Classes
+from featherweight.codecs._classes import LEVELS, Classes
 from featherweight.codecs._kernels import _floats, _machines, _models, _tokens
 from featherweight.codecs._kernels import trellis as portable
 from featherweight.codecs._kernels import trellis_simd as simd
@@ -121,8 +121,8 @@ CODEC = Codec(
 class Trellis:
     """Quantize along the best path: less rate than a scalar quantizer at the same error.
 
-    The encoder may be given, for its eyes alone, the levels of rows and columns under which indices will be coded, and
-    the importance of each weight: what its squared error counts for, 0 or more, of any shape that broadcasts.
+    The encoder may be given, for its eyes alone, the levels of rows, columns and places under which indices will be
+    coded, and the importance of each weight: what its squared error counts for, 0 or more, of a shape that broadcasts.
     """
 
     step: float = param(0.0, lo=0.0, hi=1e300, doc="Δ, half the distance of a quantizer's points; 0 to fit the nmse")
@@ -132,7 +132,7 @@ class Trellis:
     nmse: float = param(1e-3, lo=1e-12, hi=1.0, doc="the squared error, over that of zeros, that the step is fitted to")
 
     codec: ClassVar[Codec] = CODEC
-    hints: ClassVar[tuple[Port, ...]] = (Port("row", "u", bits=8), Port("column", "u", bits=8), Port("importance", "f"))
+    hints: ClassVar[tuple[Port, ...]] = (*LEVELS, Port("importance", "f"))
 
     def __post_init__(self) -> None:
         check_params(self)
@@ -189,8 +189,8 @@ class _Search:
     def __init__(self, stage: Trellis, x: Array, shape: tuple[int, ...], hints: tuple[Array, ...]) -> None:
         self.stage, self.x, self.paths = stage, x, _machines.path_bits(x.size)
         size = self.size = (x.size + (1 << self.paths) - 1) >> self.paths << self.paths
-        self.classes, self.low, self.count = _classes(hints[:2], shape, size)
-        self.weights = _weights(hints[2] if len(hints) > 2 else None, shape, size)
+        self.classes, self.low, self.count = _classes(hints[: len(LEVELS)], shape, size)
+        self.weights = _weights(hints[len(LEVELS)] if len(hints) > len(LEVELS) else None, shape, size)
         self.weights[: x.size][x == 0] = _KEPT  # what was pruned stays pruned
         self.sample = self
         if x.size >= _MANY:
