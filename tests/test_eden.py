@@ -99,3 +99,10 @@ def test_what_cannot_be_coded_or_decoded_is_refused() -> None:
     ):
         with pytest.raises(FrameError):
             CODEC.decode(wire, streams, (), out)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_scale_is_one_that_the_decoder_takes(dtype: type) -> None:
+    for bits in range(1, 9):
+        x = np.full(7, np.finfo(dtype).max, dtype)
+        assert np.isfinite(featherweight.decode(featherweight.encode(x, f"lloydmax({bits})"))).all()

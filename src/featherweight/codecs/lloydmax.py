@@ -164,8 +164,10 @@ def _cuts(bits: int) -> tuple[Array, Array]:
 
 
 def _most(real: np.dtype[Any], bits: int) -> float:
-    """Return the largest scale: its product with any centroid is finite."""
-    return float(np.finfo(real).max) / max(1.0, 2 * float(centroids(bits)[-1]))
+    """Return the largest scale, a number that `real` holds: its product with any centroid is finite."""
+    most = float(np.finfo(real).max) / max(1.0, 2 * float(centroids(bits)[-1]))
+    held = real.type(most)
+    return float(held if float(held) <= most else np.nextafter(held, real.type(0)))
 
 
 def _real(dtype: np.dtype[Any]) -> np.dtype[Any]:
