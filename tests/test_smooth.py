@@ -56,16 +56,17 @@ def test_the_correlation_of_anything_is_a_share(x: Array) -> None:
 def test_the_more_alike_neighbours_are_the_less_is_tried() -> None:
     plain, other = recipes.parse("raw"), recipes.parse("dct")
     chooser = Smooth(plain, other)
-    assert chooser.choose(smoothed(64, 64, 0.05)) == plain
-    assert chooser.choose(smoothed(64, 64, 0.3)) == Smallest((other, plain))
-    assert chooser.choose(smoothed(64, 64, 0.8)) == other
+    assert chooser.choose(smoothed(128, 128, 0.05)) == plain
+    assert chooser.choose(smoothed(128, 128, 0.25)) == Smallest((other, plain))
+    assert chooser.choose(smoothed(128, 128, 0.8)) == other
+    assert chooser.choose(smoothed(32, 128, 0.8)) == Smallest((other, plain))
     assert recipes.parse("smooth(raw, transformed=dct)") == chooser
     assert recipes.parse(recipes.text(chooser)) == chooser
 
 
 def test_what_was_pruned_is_not_transformed_and_stays_pruned() -> None:
-    x = smoothed(64, 64, 0.8)
-    x[:20] = 0  # whole rows are not in the way
+    x = smoothed(128, 128, 0.8)
+    x[:40] = 0  # whole rows are not in the way
     chooser = Smooth(recipes.parse("raw"), recipes.parse("dct"))
     assert chooser.choose(x) == chooser.transformed
     x[np.abs(x) < 0.4] = 0

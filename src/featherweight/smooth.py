@@ -14,6 +14,7 @@ from featherweight.stage import AnyRecipe, Smallest, check_params, param
 __all__ = ["Smooth", "correlation", "pruned"]
 
 _SAMPLE = 1 << 16  # elements that tell
+_MANY = 1 << 13  # elements of few channels, or of filters for each channel, may lose by a transform however alike
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,14 @@ class Smooth:
 
     Such are most filters, and layers next to a spectrogram or an image, whose weights change little from one band or
     pixel to the next. Of neighbours correlated by r a transform spares up to -½ log2(1 - r²) bits a weight in each
-    dimension: where that is much, `recipe` is not tried. What was pruned stays pruned: an array with many zeros is not
-    transformed.
+    dimension: where that is much, and there are weights enough to learn their scales from, `recipe` is not tried. What
+    was pruned stays pruned: an array with many zeros is not transformed.
     """
 
     recipe: AnyRecipe = param(None, doc="for all others", recipe=True)  # noqa: RUF009
     transformed: AnyRecipe = param(None, doc="for those, if it is smaller", recipe=True)  # noqa: RUF009
     least: float = param(0.2, lo=0.0, hi=1.0, doc="correlation of neighbours from which on both are tried")
-    sure: float = param(0.4, lo=0.0, hi=1.0, doc="correlation from which on only `transformed` is")
+    sure: float = param(0.3, lo=0.0, hi=1.0, doc="correlation from which on only `transformed` is, of many elements")
 
     def __post_init__(self) -> None:
         check_params(self)
@@ -41,7 +42,9 @@ class Smooth:
         alike = correlation(x)
         if alike < self.least or pruned(x):
             return self.recipe
-        return self.transformed if alike >= self.sure else Smallest((self.transformed, self.recipe))
+        if alike >= self.sure and x.size >= _MANY:
+            return self.transformed
+        return Smallest((self.transformed, self.recipe))
 
 
 def correlation(x: Array) -> float:
