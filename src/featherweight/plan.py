@@ -23,6 +23,7 @@ from featherweight.stage import AnyRecipe
 __all__ = ["Plan", "step"]
 
 _SAMPLE = 1 << 16
+_FINENESS = 4  # steps of tensors of different sensitivity that an octave has
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,12 @@ class Plan:
 
 
 def step(family: Family, value: float, sensitivity: float = 1.0) -> AnyRecipe:
-    """Return the recipe with this step, for a tensor that is so sensitive; short, since steps stand in messages."""
-    return family(float(f"{value / math.sqrt(sensitivity):.5g}"))
+    """Return the recipe with this step, for a tensor that is so sensitive; short, since steps stand in messages.
+
+    It is finer by a multiple of a quarter of an octave, so that tensors that are about as sensitive can go together.
+    """
+    finer = 2.0 ** (round(_FINENESS * math.log2(sensitivity) / 2) / _FINENESS)
+    return family(float(f"{value / finer:.5g}"))
 
 
 def _size(x: Array, recipe: AnyRecipe, refs: Mapping[str, Array]) -> int:
