@@ -358,3 +358,13 @@ def test_streams_that_do_not_fit_or_are_out_of_range_are_refused(codec: object) 
         for each in wrong:
             with pytest.raises(FrameError):
                 codec.decode(wire, (each,), (), np.empty_like(x))
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_a_step_means_what_it_says_however_large_the_weights_are(scale: float) -> None:
+    x = np.cumsum(np.random.default_rng(1).standard_normal((64, 64)), axis=1).astype(np.float32) * np.float32(scale)
+    with pytest.raises(ArgumentError, match="would have to be scaled"):
+        fw.encode(x, "dct(scaled=false)")
+    assert np.allclose(fw.decode(fw.encode(x, "dct")), x, rtol=1e-4, atol=1e-4 * scale)
+    for recipe in ("tcq(step=0.5)", "ecsq(step=0.5)", "transform-clustering(step=0.5)"):
+        assert np.abs(fw.decode(fw.encode(x, recipe)) - x).max() <= min(2, 200 * scale)

@@ -40,7 +40,7 @@ def _scaled(quantizer: str, vectors: str) -> str:
     if vectors not in _VECTORS:
         raise ArgumentError(f"vectors={vectors!r}: expected one of {', '.join(_VECTORS)}")
     scaled = f"levels(row=auto(small), column=auto(small), place=auto(small), values={quantizer})"
-    coded = f"smooth({scaled}, transformed=dct(coefficients={scaled}))"
+    coded = f"smooth({scaled}, transformed=dct(scaled=false, coefficients={scaled}))"
     return f"weights(split(lossy({coded})){_VECTORS[vectors]})"
 
 
@@ -76,7 +76,7 @@ def _universal(step: float = 0.01, lattice: str = "z", dither: bool = True, seed
 def _transform_clustering(step: float = 0.0, bits: int = 8, clusters: int = 256) -> str:
     if step:
         quantizer = f"uniform({step!r}, index=bzip2)"
-        coded = f"lossy(smallest([dct(coefficients={quantizer}), {quantizer}]))"
+        coded = f"lossy(smallest([dct(scaled=false, coefficients={quantizer}), {quantizer}]))"
     else:
         coded = f"dct(coefficients=affine({bits}, tensor, index=bzip2))"
     return f"weights({coded}, vectors=kmeans({clusters}, index=bzip2))"

@@ -99,12 +99,13 @@ class Dct:
         doc="where filters are: in the last dimensions (PyTorch), in the first (Keras), nowhere; auto: by the shape",
     )
     edge: int = param(8, lo=1, hi=_MOST, doc="edge of a block")
+    scaled: bool = param(True, doc="bring magnitudes that sums might not hold nearer to 1: a step then means another")
 
     def __post_init__(self) -> None:
         check_params(self)
 
     def encode(self, x: Array, /, *given: Array) -> Encoded:
-        """Transform; raises ArgumentError for what is not finite."""
+        """Transform; raises ArgumentError for what is not finite, or may not be scaled and would have to be."""
         form: str = _filters.place(x.shape) or "blocks" if self.form == "auto" else self.form
         number = _FORMS.index(form)
         if number < 2 and not _has_filters(x.shape, number):
@@ -116,8 +117,14 @@ class Dct:
         if not math.isfinite(most):
             raise ArgumentError("an element is not finite: code this array with lossless")
         exponent = _ranges.exponent(most)
+        if exponent and not self.scaled:
+            raise ArgumentError(f"magnitudes up to {most:.6g} would have to be scaled: code this array without dct")
         values = _ranges.scaled(wide, -exponent).reshape(x.shape)
         return Encoded(DctWire(number, self.edge, exponent), (transform(values, form, self.edge),))
+
+    def together(self, count: int) -> Dct:
+        """Return what transforms so many arrays, one below another, as this one does each."""
+        return self
 
     def error_bound(self, x: Array, /) -> None:
         """Nothing is promised: the rounding of sums."""
