@@ -442,7 +442,8 @@ def split_up(file: TensorFile) -> dict[str, int]:
     """Return the bytes of a `.fw` file by what they are for; tables of entropy coders count with what they code."""
     parts = dict.fromkeys(PARTS, 0)
     assert file.fw is not None
-    for entry in file.fw.entries.values():
+    for name, *_ in file.fw.bodies():
+        entry = file.fw.entries[name]
         for ports, size in stored(entry.frame):
             kind = next((PORTS[port] for port in ports if port in PORTS), "values")
             parts["1-D tensors" if len(entry.info.shape) < 2 else kind] += size

@@ -17,7 +17,7 @@ from featherweight import ArgumentError, BaseMismatchError, FrameError, Plan, Tr
 from featherweight.checkpoint import decode_file, encode_file
 from featherweight.dtypes import all_types
 from featherweight.errors import FeatherweightError
-from featherweight.formats.fw import MAGIC
+from featherweight.formats._index import MAGIC
 from featherweight.frame import checksum
 
 RNG = np.random.default_rng(7)

@@ -19,7 +19,7 @@ def levels(draw: st.DrawFn) -> tuple[tuple[Array, ...], tuple[int, ...]]:
     shape = draw(
         hnp.array_shapes(min_dims=0, max_dims=4, min_side=1, max_side=40).filter(lambda s: np.prod(s) < 20_000)
     )
-    masks = draw(st.lists(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)), max_size=2))
+    masks = draw(st.lists(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)), max_size=3))
     found = []
     for mask in masks:
         own = tuple(n if keep else 1 for n, keep in zip(shape, mask, strict=True))

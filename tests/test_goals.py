@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import featherweight
-from featherweight import Goal, goals, writing
+from featherweight import Goal, drafts, goals, writing
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
 from featherweight.losses import Error, joined
@@ -117,13 +117,13 @@ def test_of_many_small_tensors_one_of_each_kind_leads_the_search(monkeypatch: py
     tensors: dict[str, Array] = {
         f"{i}": (rng.standard_normal((40, 30 + 20 * (i % 2))) * 2 ** (i / 12)).astype("f4") for i in range(36)
     }
-    counts, whole = list[int](), writing.write
+    counts, whole = list[int](), drafts.write
 
     def counted(work: writing.Work, *arguments: Any) -> Any:
         counts.append(len(work.checkpoint.tensors))
         return whole(work, *arguments)
 
-    monkeypatch.setattr(writing, "write", counted)
+    monkeypatch.setattr(drafts, "write", counted)
     _, nmse, _, _ = saved(tensors, "ecsq", Goal(nmse=0.1))
     assert 0.99 < nmse / 0.1 <= 1
     assert counts[0] == 6  # and whoever comes after has all 36

@@ -27,7 +27,7 @@ FLOORS = [
     {"decoder", "encoder"},
     {"engine", "lookups"},
     {"formats"},
-    {"plan", "goals", "writing", "reading", "checkpoint", "traffic", "compare", "describe"},
+    {"plan", "goals", "bundles", "writing", "drafts", "reading", "checkpoint", "traffic", "compare", "describe"},
     {"rivals", "testing", "cli", "_cli", "__main__", "pytorch"},
 ]
 HEAVY = ("numba", "llvmlite", "scipy", "torch", "typer", "rich", "hypothesis", "fsspec", "click")

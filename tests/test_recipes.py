@@ -193,7 +193,7 @@ def test_a_named_recipe_reads_and_its_text_reads_the_same(name: str) -> None:
         ("planes(exponent=5)", "5 is no recipe"),
         ("planes([9])", "at most 8"),
         ("planes(8)", "expected a list"),
-        ("planes(exponent=rans(given=[a, b, c]))", "takes 2 given"),
+        ("planes(exponent=rans(given=[a, b, c, d]))", "takes 3 given"),
         ("raw(given=@base)", "takes 0 given"),
         ("delta(mode=sideways)", "one of auto, xor, arithmetic"),
         ("runs(least=1.5)", "expected int"),

@@ -16,32 +16,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from featherweight.drafts import Drafts, outcome, sampled
 from featherweight.dtypes import Array
 from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
 from featherweight.errors import ArgumentError
 from featherweight.formats import Checkpoint, open_checkpoint, write_checkpoint
 from featherweight.formats._io import Where, file_name, is_stream
-from featherweight.formats.fw import FwWriter, create
+from featherweight.formats.fw_writing import FwWriter, create
 from featherweight.formats.memory import from_arrays
 from featherweight.goals import Goal, Outcome, reach
 from featherweight.losses import Error
 from featherweight.plan import Plan
 from featherweight.reading import Base, base_of, load_file, open
 from featherweight.stage import AnyRecipe, Codec
-from featherweight.writing import (
-    Draft,
-    Drafts,
-    Progress,
-    Work,
-    energies,
-    kept,
-    light,
-    local,
-    outcome,
-    rms,
-    sampled,
-    write,
-)
+from featherweight.writing import Draft, Progress, Work, energies, kept, light, local, rms, write
 
 __all__ = ["Encoded", "decode_file", "encode_file", "save_file"]
 
@@ -161,7 +149,7 @@ def _encode(
             plan, writer = _reach(work, goal, plan, target)
             for info in checkpoint.tensors.values():
                 tell(info.name, info.packed)
-    return Encoded(plan, writer.size, writer.error if any(e for _, e in writer.tensors.values()) else None)
+    return Encoded(plan, writer.size, None if writer.exact else writer.error)
 
 
 def _reach(work: Work, goal: Goal, plan: Plan, target: Where) -> tuple[Plan, FwWriter]:

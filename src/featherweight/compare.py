@@ -16,13 +16,14 @@ from typing import Any, Literal
 import numpy as np
 
 from featherweight import dtypes
+from featherweight.bundles import LARGE
 from featherweight.dtypes import Array
 from featherweight.engine import ordered_map, thread_pool
 from featherweight.errors import FeatherweightError, FrameError, LimitError
 from featherweight.formats import TensorInfo
 from featherweight.losses import decibels, over
 from featherweight.reading import TensorFile
-from featherweight.writing import LARGE, Progress
+from featherweight.writing import Progress
 
 __all__ = ["Damage", "Difference", "compare", "damages"]
 

@@ -35,6 +35,7 @@ __all__ = [
     "Frame",
     "Node",
     "Pieces",
+    "Positional",
     "Program",
     "Record",
     "body_size",
@@ -70,10 +71,11 @@ Record = tuple[int, ...]
 """Checksum, the byte sizes of the stored leaves in order, the digests of the references in order."""
 
 
-class _Positional(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Positional(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Records whose trailing fields are left out where they hold their defaults."""
 
     def trimmed(self) -> list[Any]:
+        """Return what goes on the wire."""
         values = [getattr(self, name) for name in self.__struct_fields__]
         defaults = self.__struct_defaults__
         least = len(values) - len(defaults)
@@ -83,14 +85,14 @@ class _Positional(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, _Positional):
+    if isinstance(value, Positional):
         return value.trimmed()
     if not isinstance(value, (tuple, list)):
         return value
     return [item if type(item) is int else _plain(item) for item in value]  # nearly all are
 
 
-class Node(_Positional, frozen=True):
+class Node(Positional, frozen=True):
     """One codec at work: `codec` by number, or by name where it is the caller's own."""
 
     codec: int | str
@@ -99,7 +101,7 @@ class Node(_Positional, frozen=True):
     given: Integers = ()
 
 
-class Program(_Positional, frozen=True):
+class Program(Positional, frozen=True):
     """Leaves, nodes, and (dtype, dims…) of every node but the last, whose result is the program's."""
 
     leaves: tuple[Integers, ...]
@@ -107,14 +109,14 @@ class Program(_Positional, frozen=True):
     specs: tuple[Integers, ...] = ()
 
 
-class Pieces(_Positional, frozen=True):
+class Pieces(Positional, frozen=True):
     """How a split leaf is cut: elements per piece, and per piece its branch and its record."""
 
     step: int
     pieces: tuple[Integers, ...]
 
 
-class Frame(_Positional, frozen=True):
+class Frame(Positional, frozen=True):
     """A parsed head: `out` is (dtype, dims…), `record` belongs to the root program."""
 
     out: Integers

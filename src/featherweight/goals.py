@@ -112,12 +112,12 @@ class Goal:
 
 
 class Outcome(NamedTuple):
-    """What a checkpoint came to: file bytes, weights, error, the bytes and error of each tensor, its score."""
+    """What a checkpoint came to: file bytes, weights, error, bytes and error of each body by its tensors, its score."""
 
     size: int
     weights: int
     error: Error
-    tensors: Mapping[str, tuple[int, Error | None]]
+    bodies: Mapping[tuple[str, ...], tuple[int, Error | None]]
     score: float | None = None
     draft: Any = None  # the file itself
 
@@ -313,20 +313,22 @@ def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, plac
     """
     change = 2.0 ** (-0.4 * NEAR[goal.kind] - goal.miss(found.outcome)) - 1
     chosen = _few(found, abs(change / slope) * math.log2(math.e) / MOST_APART)
-    error, tensors = found.outcome.error, found.outcome.tensors
-    total = sum(tensors[name][0] for name in chosen)
-    noise = sum(each.noise for name in chosen if (each := tensors[name][1]))
+    error, bodies = found.outcome.error, found.outcome.bodies
+    total = sum(bodies[names][0] for names in chosen)
+    noise = sum(each.noise for names in chosen if (each := bodies[names][1]))
     share = min(1.0, total / found.outcome.size if goal.kind == "size" else noise / error.noise)
     if not share or not 0.5 < 1 + change / share < 2:
         return found
     x = place + math.log2(1 + change / share) / slope
     border = _Border(goal, _Begin(x, 0.02, slope * share))
     border.add(place, goal.miss(found.outcome))
+    sensitivities = {name: found.plan.sensitivity(name) for names in chosen for name in names}
     for _ in range(MENDING_TRIALS):
         try:
-            recipes = {name: step(family, 2.0**x, found.plan.sensitivity(name)) for name in chosen}
+            steps = {value: step(family, 2.0**x, value) for value in set(sensitivities.values())}
         except ArgumentError:  # at the end of what a step can be
             break
+        recipes = {name: steps[value] for name, value in sensitivities.items()}
         plan = found.plan.each({**found.plan.chosen, **recipes})
         outcome = rehearse(plan)
         border.add(x, goal.miss(outcome))
@@ -341,21 +343,21 @@ def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, plac
     return found
 
 
-def _few(found: _Found, share: float) -> list[str]:
-    """Choose tensors that take the step of all, up to about a share of their bytes; none if half were not enough."""
+def _few(found: _Found, share: float) -> list[tuple[str, ...]]:
+    """Choose bodies that take the step of all, up to about a share of their bytes; none if half were not enough."""
     own = {
-        name: size
-        for name, (size, error) in found.outcome.tensors.items()
-        if error and error.noise and found.plan.free(name)
+        names: size
+        for names, (size, error) in found.outcome.bodies.items()
+        if error and error.noise and all(map(found.plan.free, names))
     }
     every = sum(own.values())
-    wanted, total, chosen = share * every, 0, list[str]()
-    ordered = sorted(own, key=lambda name: own[name])
-    for most, names in ((1.2 * wanted, reversed(ordered)), (math.inf, ordered)):  # large ones are soon coded
-        for name in names:
-            if name not in chosen and total < 0.8 * wanted and total + own[name] < most:
-                chosen.append(name)
-                total += own[name]
+    wanted, total, chosen = share * every, 0, list[tuple[str, ...]]()
+    ordered = sorted(own, key=lambda names: own[names])
+    for most, bodies in ((1.2 * wanted, reversed(ordered)), (math.inf, ordered)):  # large ones are soon coded
+        for names in bodies:
+            if names not in chosen and total < 0.8 * wanted and total + own[names] < most:
+                chosen.append(names)
+                total += own[names]
     return chosen if total <= every / 2 else []
 
 
@@ -365,21 +367,22 @@ def _by_choice(goal: Goal, plan: Plan, family: Family, rehearse: Rehearsal) -> t
     for choice in family.choices:
         measured.append((choice, rehearse(plan.tuned(family, choice))))
         measured[-1][1].discard()
-    lossy = [
-        name
-        for name in measured[0][1].tensors
-        if plan.free(name) and any(outcome.tensors[name][1] for _, outcome in measured)
-    ]
+    lossy = dict.fromkeys(
+        names
+        for _, outcome in measured
+        for names, (_, error) in outcome.bodies.items()
+        if error and all(map(plan.free, names))
+    )
     table = {
-        name: [(choice, *_weighed(outcome.tensors[name], plan.sensitivity(name))) for choice, outcome in measured]
-        for name in lossy
+        names: [(choice, *_weighed(outcome.bodies[names], plan.sensitivity(names[0]))) for choice, outcome in measured]
+        for names in lossy
     }
 
     def plan_at(x: float) -> Plan:
-        chosen = {}
-        for name, rows in table.items():
+        chosen = dict[str, Any]()
+        for names, rows in table.items():
             choice = min(rows, key=lambda row: row[2] + 2.0**x * row[1])[0]
-            chosen[name] = choice
+            chosen |= dict.fromkeys(names, choice)
         recipes = {choice: family(choice) for choice in set(chosen.values())}
         return plan.each({name: recipes[choice] for name, choice in chosen.items()})
 

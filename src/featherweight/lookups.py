@@ -59,8 +59,12 @@ class Lookup:
     What has been decoded for one look-up is kept for the next, within `max_bytes`.
     """
 
-    def __init__(self, plan: Plan, fetch: Fetch, max_bytes: int = MAX_BYTES) -> None:
-        self.dtype, self.shape = plan.spec
+    def __init__(
+        self, plan: Plan, fetch: Fetch, max_bytes: int = MAX_BYTES, part: tuple[int, tuple[int, ...]] | None = None
+    ) -> None:
+        """Read from a frame, or from a `part` of it: the elements from the first number on that make this shape."""
+        self.dtype = plan.spec.dtype
+        self._start, self.shape = part or (0, plan.spec.shape)
         self._plan, self._fetch, self._room = plan, fetch, max_bytes
         self._root: _Program | None = None
 
@@ -85,7 +89,7 @@ class Lookup:
         if self._root is None:
             self._root = self._load()
         root = self._root
-        return root.at(root.last, flat, 0).reshape(shape)
+        return root.at(root.last, flat + np.uint64(self._start), 0).reshape(shape)
 
     def _load(self) -> _Program:
         plan = self._plan

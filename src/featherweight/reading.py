@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from featherweight import dtypes
+from featherweight.bundles import LARGE
 from featherweight.dtypes import Array
 from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
 from featherweight.errors import ArgumentError, BaseMismatchError, LimitError
@@ -22,7 +23,7 @@ from featherweight.formats._io import Where
 from featherweight.formats.fw import FwFile
 from featherweight.lookups import Lookup
 from featherweight.stage import Codec
-from featherweight.writing import LARGE, Progress, light, local, no_base
+from featherweight.writing import Progress, light, local, no_base
 
 __all__ = ["Base", "TensorFile", "TensorSlice", "base_of", "load_file", "open"]
 
@@ -46,8 +47,9 @@ def load_file(
     """
     with open(path, base=base, codecs=codecs, max_bytes=max_bytes, threads=threads) as file:
         if executor is not None:
-            load = functools.partial(_load_one, path, base, codecs, max_bytes)
-            return dict(zip(file, executor.map(load, file), strict=True))
+            load = functools.partial(_load_some, path, base, codecs, max_bytes)
+            loaded = {name: x for some in executor.map(load, file.bodies()) for name, x in some.items()}
+            return {name: loaded[name] for name in file}
         result: dict[str, Array] = {}
         for name, info in file.infos.items():
             if info.count * info.kind.dtype.itemsize > max_bytes:
@@ -62,9 +64,11 @@ def load_file(
     return result
 
 
-def _load_one(path: Where, base: Any, codecs: Mapping[str, Codec], max_bytes: int, name: str) -> Array:
+def _load_some(
+    path: Where, base: Any, codecs: Mapping[str, Codec], max_bytes: int, names: tuple[str, ...]
+) -> dict[str, Array]:
     with open(path, base=base, codecs=codecs, max_bytes=max_bytes, threads=1) as file:
-        return file[name]
+        return {name: file[name] for name in names}
 
 
 def open(
@@ -84,7 +88,7 @@ def open(
 
 
 class TensorFile(Mapping[str, Array]):
-    """An open checkpoint; decodes a tensor when it is asked for, and keeps none.
+    """An open checkpoint; decodes a tensor when it is asked for, and keeps none but small ones of a bundle.
 
     `infos` describes the tensors in the order of the file, `size` is the bytes of it, `origin` names the format that
     they came from. Reading raises KeyError for a name that is not there; FrameError, TruncatedError, LimitError or
@@ -172,22 +176,28 @@ class TensorFile(Mapping[str, Array]):
     ) -> None:
         """Decode all tensors, each into the flat array that ``place(name)`` gives for it."""
         with thread_pool(self._threads) as pool:
-            for large, infos in itertools.groupby(self.infos.values(), lambda info: info.count >= LARGE):
-                one = functools.partial(self._decode_one, place, pool if large else None)
-                for info in map(one, infos) if large else ordered_map(pool, light=light)(one, infos):
-                    if progress:
-                        progress(info.name, info.packed)
+            bodies = ([self.infos[name] for name in names] for names in self.bodies())
+            for large, some in itertools.groupby(bodies, lambda infos: infos[0].count >= LARGE):
+                one = functools.partial(self._decode_some, place, pool if large else None)
+                for infos in map(one, some) if large else ordered_map(pool, light=light)(one, some):
+                    for info in infos:
+                        if progress:
+                            progress(info.name, info.packed)
 
-    def _decode_one(
-        self, place: Callable[[str], AbstractContextManager[Array]], pool: Executor | None, info: TensorInfo
-    ) -> TensorInfo:
-        with place(info.name) as flat:
-            step = (
-                info.count if local(self._checkpoint) or self.fw is None or not self.fw.sliceable(info.name) else WINDOW
-            )
-            for start in range(0, info.count, step or 1):
-                self._read(info, start, min(start + step, info.count), flat[start : start + step], pool)
-        return info
+    def bodies(self) -> Iterator[tuple[str, ...]]:
+        """Name the tensors, together those that are decoded together."""
+        return ((name,) for name in self.infos) if self.fw is None else self.fw.bodies()
+
+    def _decode_some(
+        self, place: Callable[[str], AbstractContextManager[Array]], pool: Executor | None, infos: list[TensorInfo]
+    ) -> list[TensorInfo]:
+        for info in infos:
+            whole = local(self._checkpoint) or self.fw is None or not self.fw.sliceable(info.name)
+            step = info.count if whole else WINDOW
+            with place(info.name) as flat:
+                for start in range(0, info.count, step or 1):
+                    self._read(info, start, min(start + step, info.count), flat[start : start + step], pool)
+        return infos
 
     def _read(self, info: TensorInfo, start: int, stop: int, out: Array | None, pool: Executor | None) -> Array:
         if self.fw is not None:

@@ -145,7 +145,8 @@ class Stage(Protocol):
     """The encoder's side: any frozen dataclass with these members, whose fields are plain values, never arrays.
 
     A stage may also have ``hints: ClassVar[tuple[Port, ...]]``: arrays that the encoder looks at and the decoder does
-    without; they come after those of ``codec.given``.
+    without; they come after those of ``codec.given``. And it may have ``together(count)``, which returns the stage that
+    codes so many arrays of a kind, one below another along the first dimension, as this one codes each: see `bundles`.
     """
 
     codec: ClassVar[Codec]
@@ -277,6 +278,10 @@ def is_bare(node: Any) -> TypeGuard[Stage | Rewrite]:
     return not isinstance(node, Recipe) and (hasattr(node, "codec") or hasattr(node, "rewrite"))
 
 
+def _is_recipe(node: Any) -> bool:
+    return isinstance(node, (Recipe, Split, Smallest)) or hasattr(node, "choose") or is_bare(node)
+
+
 def param(
     default: Any, *, lo: Any = None, hi: Any = None, choices: tuple[str, ...] = (), doc: str, recipe: bool = False
 ) -> Any:
@@ -302,7 +307,7 @@ def check_params(stage: Any) -> None:
     for f in params(stage):
         value, meta = getattr(stage, f.name), f.metadata
         if meta["recipe"]:
-            if not isinstance(value, AnyRecipe) and not (value is None and f.default is None):
+            if not _is_recipe(value) and not (value is None and f.default is None):
                 raise ArgumentError(f"{name}({f.name}={value!r}): expected a recipe")
             continue
         default: Any = f.default

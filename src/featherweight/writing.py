@@ -1,40 +1,33 @@
-"""Compose `.fw` files: tensor by tensor, in pieces, and as drafts where a goal is sought.
+"""Compose `.fw` files: large tensors piece by piece, small ones whole, several together where they are of a kind.
 
-Small tensors go through the pool whole, large ones piece by piece; which is which depends on their size alone, so that
-the bytes are the same for any pool.
+Which are which depends on the tensors and the plan alone, so that the bytes are the same for any pool.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import functools
 import itertools
 import math
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from featherweight import dtypes
+from featherweight.bundles import LARGE, Body, candidates, code
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Mapper, encode_into
+from featherweight.encoder import Mapper
 from featherweight.errors import within
 from featherweight.formats import Checkpoint, TensorInfo, open_checkpoint
-from featherweight.formats._io import Where, create_target, is_stream
-from featherweight.formats.fw import FwFile, FwWriter
-from featherweight.formats.memory import from_arrays
-from featherweight.goals import Outcome
-from featherweight.losses import Error, joined
+from featherweight.formats._io import Where, create_target
+from featherweight.formats.fw import FwFile
+from featherweight.formats.fw_writing import FwWriter
 from featherweight.plan import Plan
 from featherweight.stage import AnyRecipe
 
 __all__ = [
-    "LARGE",
     "Draft",
-    "Drafts",
     "Progress",
     "Work",
     "energies",
@@ -42,19 +35,12 @@ __all__ = [
     "light",
     "local",
     "no_base",
-    "outcome",
     "rms",
-    "sampled",
     "write",
 ]
 
-LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
 _LIGHT = 1 << 12  # elements up to which handing a tensor over costs more than coding it
 _WINDOW = 1 << 24  # elements that are measured at a time
-_SAMPLE = 1 << 21  # elements, about, that a search starts with
-_RUN = 16  # rows, at most, that it takes together
-_ALIKE = 6  # small tensors of one shape, at most, of which it takes one
-_HELD = 1 << 26  # bytes of a draft that memory holds
 
 Progress = Callable[[str, int], object]
 """Called with a tensor's name and the bytes of it that are done."""
@@ -73,12 +59,20 @@ class _Slice(NamedTuple):
 
 
 class _Unit(NamedTuple):
-    """One small tensor to code."""
+    """Small tensors to code: one, with the base that it may have, or some of a kind."""
 
-    info: TensorInfo
-    elements: Array | _Slice
+    infos: tuple[TensorInfo, ...]
+    elements: tuple[Array | _Slice, ...]
     base: Array | None
-    before: AnyRecipe | None  # what it was coded with in a draft that is there
+    before: tuple[_Kept, ...]
+
+
+class _Kept(NamedTuple):
+    """A body that a draft has already, with its tensors' names, its recipe, and its bytes."""
+
+    names: tuple[str, ...]
+    recipe: AnyRecipe
+    size: int
 
 
 @functools.lru_cache(4)
@@ -108,7 +102,8 @@ class Work(NamedTuple):
 def kept(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a `.fw` file keeps of its source besides the tensors."""
     origin = checkpoint.container.origin if isinstance(checkpoint.container, FwFile) else checkpoint.format
-    return {"metadata": checkpoint.metadata, "layout": checkpoint.layout, "origin": origin}
+    kept = {"metadata": checkpoint.metadata, "layout": checkpoint.layout, "origin": origin}
+    return {**kept, "order": tuple(checkpoint.tensors)}
 
 
 def energies(checkpoint: Checkpoint) -> dict[str, float]:
@@ -138,40 +133,37 @@ def rms(checkpoint: Checkpoint, energies: Mapping[str, float]) -> float:
 
 def write(
     work: Work, writer: FwWriter, plan: Plan, done: Progress, before: Draft | None = None
-) -> dict[str, AnyRecipe]:
-    """Encode all tensors by a plan, tell `done` of what is, and return the recipes that selectors left.
+) -> dict[tuple[str, ...], AnyRecipe]:
+    """Encode all tensors by a plan, tell `done` of what is, and return the recipes that selectors left, by body.
 
     What the recipe of a draft from `before` has made is taken from there.
     """
     checkpoint, where = work.checkpoint, work.checkpoint.name if work.apart else None
-    known, found = before.recipes if before else {}, dict[str, AnyRecipe]()
-    for large, infos in itertools.groupby(checkpoint.tensors.values(), lambda info: info.count >= LARGE):
+    known = before.recipes if before else {}
+    bodies = {name: each for each in (before.kept() if before else ()) for name in each.names}
+    found = dict[tuple[str, ...], AnyRecipe]()
+    for large, groups in itertools.groupby(_together(work, plan), lambda infos: infos[0].count >= LARGE):
         if not large:
-            units = (
-                _Unit(
-                    i,
-                    _Slice(where, i.name, 0, i.count) if where else checkpoint.read(i.name),
-                    work.lookup(i),
-                    known.get(i.name),
-                )
-                for i in infos
-            )
-            for info, recipe, coded, body in work.whole(functools.partial(_encode_small, plan), units):
-                found[info.name] = recipe
-                if coded is None:
-                    assert before is not None
-                    writer.take(info.name, before.writer, before.file)
-                else:
-                    writer.put(info.name, coded, body)
-                done(info.name, info.packed)
+            units = (_unit(work, where, infos, bodies) for infos in groups)
+            for infos, made in work.whole(functools.partial(_encode_small, plan), units):
+                for body in made:
+                    if isinstance(body, _Kept):
+                        assert before is not None
+                        writer.take(body.names, before.writer, before.file)
+                        found[body.names] = body.recipe
+                    else:
+                        writer.put(body.tensors, body.coded, body.parts)
+                        found[tuple([told.name for told in body.tensors])] = body.recipe
+                for info in infos:
+                    done(info.name, info.packed)
             continue
-        for info in infos:
+        for (info,) in groups:
             x = checkpoint.read(info.name).reshape(info.shape)
             old = work.lookup(info)
             with within(info.name, ": "):
-                recipe = found[info.name] = _chosen(plan.against(old, x, info.name), x)
-            if before is not None and recipe == known.get(info.name):
-                writer.take(info.name, before.writer, before.file)
+                recipe = found[info.name,] = _chosen(plan.against(old, x, info.name), x)
+            if before is not None and recipe == known.get((info.name,)):
+                writer.take((info.name,), before.writer, before.file)
                 done(info.name, info.packed)
                 continue
             writer.encode(
@@ -185,9 +177,37 @@ def write(
     return found
 
 
-def light(item: _Unit | TensorInfo) -> bool:
-    """Return whether a small tensor is so small that threads would rather wait for each other than share it."""
-    return (item.info if isinstance(item, _Unit) else item).count <= _LIGHT
+def _together(work: Work, plan: Plan) -> Iterator[list[TensorInfo]]:
+    """Group tensors that may be coded together: of a kind, with one recipe, and without a base."""
+    recipes, numbers = list[AnyRecipe](), dict[int, int]()
+
+    def number(info: TensorInfo) -> int | None:
+        if work.lookup is not no_base:
+            return None
+        recipe = plan.recipe_for(info.name)
+        if id(recipe) not in numbers:  # which spares comparing the one that all have
+            numbers[id(recipe)] = recipes.index(recipe) if recipe in recipes else len(recipes)
+            recipes.append(recipe)
+        return numbers[id(recipe)]
+
+    return candidates((info, number(info)) for info in work.checkpoint.tensors.values())
+
+
+def _unit(
+    work: Work,
+    where: str | None,
+    infos: list[TensorInfo],
+    bodies: Mapping[str, _Kept],
+) -> _Unit:
+    """Describe what is to be coded; elements that workers load are left where they are."""
+    elements = tuple([_Slice(where, i.name, 0, i.count) if where else work.checkpoint.read(i.name) for i in infos])
+    before = {bodies[info.name].names: bodies[info.name] for info in infos if info.name in bodies}
+    return _Unit(tuple(infos), elements, work.lookup(infos[0]) if len(infos) == 1 else None, tuple(before.values()))
+
+
+def light(item: _Unit | Sequence[TensorInfo]) -> bool:
+    """Return whether small tensors are so small that threads would rather wait for each other than share them."""
+    return sum(info.count for info in (item.infos if isinstance(item, _Unit) else item)) <= _LIGHT
 
 
 def _chosen(recipe: AnyRecipe, x: Array) -> AnyRecipe:
@@ -219,26 +239,52 @@ def local(checkpoint: Checkpoint) -> bool:
     return checkpoint.source is not None and checkpoint.source.local is not None
 
 
-def _encode_small(plan: Plan, unit: _Unit) -> tuple[TensorInfo, AnyRecipe, Coded | None, list[Array]]:
-    elements = unit.elements.load() if isinstance(unit.elements, _Slice) else unit.elements
-    x = elements.reshape(unit.info.shape)
-    body: list[Array] = []
-    refs = {} if unit.base is None else {"base": unit.base}
-    with within(unit.info.name, ": "):
-        recipe = _chosen(plan.against(unit.base, x, unit.info.name), x)
-        if recipe == unit.before:
-            return unit.info, recipe, None, body
-        return unit.info, recipe, encode_into(body.append, x, recipe, refs=refs, measure=True), body
+def _encode_small(plan: Plan, unit: _Unit) -> tuple[tuple[TensorInfo, ...], list[Body | _Kept]]:
+    """Code small tensors, those that selectors want to be coded alike together."""
+    arrays = {}
+    for info, elements in zip(unit.infos, unit.elements, strict=True):
+        arrays[info.name] = (elements.load() if isinstance(elements, _Slice) else elements).reshape(info.shape)
+    cohorts: list[tuple[AnyRecipe, list[str]]] = []
+    for name, x in arrays.items():
+        with within(name, ": "):
+            recipe = _chosen(plan.against(unit.base, x, name), x)
+        alike = next((names for other, names in cohorts if other == recipe), None)
+        if alike is None:
+            cohorts.append((recipe, [name]))
+        else:
+            alike.append(name)
+    made = list[Body | _Kept]()
+    for recipe, names in cohorts:
+        kept = [each for each in unit.before if each.recipe == recipe and set(each.names) <= set(names)]
+        if sorted(name for each in kept for name in each.names) == sorted(names):
+            made += kept
+        else:
+            refs = {} if unit.base is None else {"base": unit.base}
+            made += code(names, [arrays[name] for name in names], recipe, refs, _known(unit, set(names)))
+    return unit.infos, made
+
+
+def _known(unit: _Unit, names: set[str]) -> float | None:
+    """Return the bytes that an element took in the bodies of a draft that are of these tensors; None if none are."""
+    bodies = [each for each in unit.before if names.issuperset(each.names)]
+    counts = {info.name: info.count for info in unit.infos}
+    count = sum(counts[name] for each in bodies for name in each.names)
+    return sum(each.size for each in bodies) / count if count else None
 
 
 class Draft:
     """A `.fw` file that a search has made, to be kept or thrown away.
 
-    `writer` knows what it came to, `recipes` what each tensor was coded with.
+    `writer` knows what it came to, `recipes` what each body was coded with.
     """
 
-    def __init__(self, file: BinaryIO, writer: FwWriter, recipes: Mapping[str, AnyRecipe]) -> None:
+    def __init__(self, file: BinaryIO, writer: FwWriter, recipes: Mapping[tuple[str, ...], AnyRecipe]) -> None:
         self.file, self.writer, self.recipes, self.wanted = file, writer, recipes, True
+
+    def kept(self) -> Iterator[_Kept]:
+        """Tell what there is."""
+        sizes = self.writer.bodies
+        return (_Kept(names, recipe, sizes[names][0]) for names, recipe in self.recipes.items())
 
     def publish(self, target: Where) -> None:
         """Make it the target, which appears when all of it is there."""
@@ -247,119 +293,6 @@ class Draft:
             while block := self.file.read(1 << 20):
                 place.write(block)
         self.file.close()
-
-
-class Drafts:
-    """Makes drafts, in memory where they are small, else beside the target, or where temporary files go.
-
-    The last one stays until there is another, which takes from it what has not changed.
-    """
-
-    def __init__(self, work: Work, target: Where | None) -> None:
-        self._work, self._open = work, list[Draft]()
-        self.first: Draft | None = None  # what the first one takes from
-        streaming = target is None or is_stream(target) or "://" in str(target)
-        self._beside = None if streaming else str(Path(str(target)).parent)
-
-    def make(self, plan: Plan) -> Draft:
-        """Write a draft."""
-        before = self._open[-1] if self._open else self.first
-        file = tempfile.SpooledTemporaryFile(_HELD, dir=self._beside)  # noqa: SIM115  (closed when it is not wanted)
-        try:
-            writer = FwWriter(file, **kept(self._work.checkpoint))
-            recipes = write(self._work, writer, plan, _quiet, before)
-            writer.finish()
-        except BaseException:
-            file.close()
-            raise
-        for draft in self._open:
-            if not draft.wanted:
-                draft.file.close()
-        made = Draft(cast("BinaryIO", file), writer, recipes)
-        self._open = [*(draft for draft in self._open if draft.wanted), made]
-        return made
-
-    def close(self) -> None:
-        """Throw all of them away."""
-        for draft in self._open:
-            draft.file.close()
-
-
-def outcome(work: Work, draft: Draft, score: float | None = None) -> Outcome:
-    """Return what a draft came to."""
-    return Outcome(draft.writer.size, work.weights, draft.writer.error, draft.writer.tensors, score, draft)
-
-
-def sampled(
-    work: Work, energies: Mapping[str, float], stack: contextlib.ExitStack, whole: Drafts
-) -> Callable[[Plan], Outcome] | None:
-    """Return what tells about how a plan would do, from some of many small tensors, or some rows of large ones.
-
-    None where there are few of either. Rows come in runs, since neighbours are often alike, and coded with less error
-    for it. Energies need no estimate. What is held meanwhile goes with the stack; drafts of the `whole` take from it
-    what the sample has wholly.
-    """
-    infos, weights = work.checkpoint.tensors, work.weights
-    every = min(weights // _SAMPLE, 64)
-    groups = [] if every > 1 else _alike(work.checkpoint, energies)
-    if (every < 2 and not groups) or work.lookup is not no_base:
-        return None
-    factors, signals, arrays = dict.fromkeys(infos, 1.0), dict(energies), {}
-    left_out, parts = set[str](), set[str]()
-    for first, *others in groups:
-        factors[first] = sum(infos[name].count for name in (first, *others)) / infos[first].count
-        signals[first] = sum(energies[name] for name in (first, *others))
-        left_out.update(others)
-    for name, info in infos.items():
-        if name in left_out:
-            continue
-        x = work.checkpoint.read(name).reshape(info.shape)
-        if every > 1 and len(info.shape) > 1 and info.shape[0] >= 4 * every and info.count >= 1 << 16:
-            run = min(_RUN, info.shape[0] // (4 * every))
-            x = x[np.arange(info.shape[0]) // run % every == every // 2]
-            factors[name] = info.count / x.size
-            parts.add(name)
-        arrays[name] = x
-    drafts = Drafts(work._replace(checkpoint=from_arrays(arrays), apart=False), None)
-    stack.callback(drafts.close)
-
-    def tell(plan: Plan) -> Outcome:
-        draft = drafts.make(plan)
-        draft.wanted, writer = False, draft.writer
-        recipes = {name: recipe for name, recipe in draft.recipes.items() if name not in parts}
-        whole.first = Draft(draft.file, writer, recipes)
-        size, tensors = writer.size, dict[str, tuple[int, Error | None]]()
-        for name, (coded, lost) in writer.tensors.items():
-            times = factors[name]
-            size += round((times - 1) * coded)
-            scaled = lost and Error(lost.noise * times, signals.get(name, lost.signal * times), lost.largest)
-            tensors[name] = round(times * coded), scaled
-        error = joined((len(infos[name].shape), scaled) for name, (_, scaled) in tensors.items())
-        return Outcome(size, weights, error, tensors)
-
-    return tell
-
-
-def _alike(checkpoint: Checkpoint, energies: Mapping[str, float]) -> list[list[str]]:
-    """Group tensors of the same shape, whose weights are about as large; what stands for a group goes first.
-
-    Nothing is grouped where that leaves a quarter or more: a sample must cost far less than what it spares.
-    """
-    shapes: dict[tuple[int, ...], list[str]] = {}
-    for name in energies:
-        shapes.setdefault(checkpoint.tensors[name].shape, []).append(name)
-    groups = []
-    for names in shapes.values():
-        names.sort(key=lambda name: energies[name])
-        for i in range(0, len(names), _ALIKE):
-            group = names[i : i + _ALIKE]
-            middle = group.pop(len(group) // 2)
-            groups.append([middle, *group])
-    return groups if 4 * len(groups) < len(energies) else []
-
-
-def _quiet(name: str, size: int) -> None:
-    """Tell nobody."""
 
 
 def no_base(info: TensorInfo) -> Array | None:

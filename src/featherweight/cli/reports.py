@@ -64,6 +64,7 @@ def _tensor(info: TensorInfo, fw: FwFile | None, file_bytes: int) -> Report:
     stored = fw.entries[info.name].stored if fw else info.packed
     branches = describe(fw.entries[info.name].frame) if fw else []
     loss = fw.entries[info.name].loss if fw else None
+    bundle = len(fw.entries[info.name].bundle) if fw else 0
     return {
         "name": info.name,
         "dtype": info.kind.name,
@@ -73,6 +74,7 @@ def _tensor(info: TensorInfo, fw: FwFile | None, file_bytes: int) -> Report:
         "bytes": stored,
         "bits_per_weight": 8 * stored / info.count if info.count else None,
         "share": stored / file_bytes,
+        "bundle": bundle or 1,
         "exact": loss is None,
         "nmse": _finite(loss.nmse) if loss else 0.0,
         "max_abs_error": _finite(loss.largest) if loss else 0.0,
@@ -130,6 +132,8 @@ def inspect_summary(report: Report) -> Iterator[str]:
         f"{gain}{bits(totals['bits_per_weight'])} bits per weight; "
         f"{size(totals['index_bytes'])} of it are index and framing"
     )
+    if bundled := sum(tensor["bundle"] > 1 for tensor in report["tensors"]):
+        yield f"{count(bundled, 'tensor')} of them in bundles, of whose bytes each has its share."
     if not all(tensor["exact"] for tensor in report["tensors"]):
         yield "Errors are those that the file records, rounded up by some percent; diff measures them."
     if report["references"]:

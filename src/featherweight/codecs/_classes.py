@@ -24,7 +24,7 @@ _MANY = 1 << 14  # levels from which on our own loop is quicker than NumPy's
 
 
 class Classes(NamedTuple):
-    """Levels, u8: the class of an element is the sum of that of its row and that of its place in the row."""
+    """Levels, u8, of each block: the class of an element is the sum of that of its row and of its place in the row."""
 
     rows: Array
     places: Array
@@ -37,35 +37,43 @@ class Classes(NamedTuple):
             if each.ndim > len(shape) or any(map(_apart, each.shape[::-1], shape[::-1])):
                 shapes = " and ".join(str(list(each.shape)) for each in short)
                 raise error(f"classes {shapes} do not broadcast to {list(shape)}")
-        tall = [each.ndim == len(shape) > 0 and each.size == each.shape[0] > 1 for each in short]
-        wide = [each.ndim < len(shape) or each.shape[:1] == (1,) for each in short]
-        if math.prod(shape[1:]) < _SHORT or not all(map(operator.or_, tall, wide)):
-            return cls(np.zeros(1, np.uint8), _added(short, shape))
-        rows = [each.reshape(-1) for each, alone in zip(short, tall, strict=True) if alone]
-        places = [
-            each[0] if each.ndim == len(shape) else each for each, alone in zip(short, tall, strict=True) if not alone
-        ]
-        return cls(_added(rows, shape[:1]), _added(places, shape[1:]))
+        full = [each.reshape((1,) * (len(shape) - each.ndim) + each.shape) for each in short]
+        for blocks in (0, 1):  # dimensions before that of the rows
+            tall = [each.size == math.prod(each.shape[: blocks + 1]) for each in full]
+            wide = [each.shape[blocks : blocks + 1] == (1,) for each in full]
+            if math.prod(shape[blocks + 1 :]) >= _SHORT and all(map(operator.or_, tall, wide)):
+                places = [each for each, alone in zip(full, wide, strict=True) if alone]
+                rows = [each for each, alone in zip(full, wide, strict=True) if not alone]
+                lengths = shape[: blocks + 1], (*shape[:blocks], 1, *shape[blocks + 1 :])
+                number = math.prod(shape[:blocks])
+                tails = (1,) * (len(shape) - blocks - 1)
+                return cls(
+                    _added(rows, (*lengths[0], *tails)).reshape(number, -1),
+                    _added(places, lengths[1]).reshape(number, -1),
+                )
+        return cls(np.zeros((1, 1), np.uint8), _added(short, shape).reshape(1, -1))
 
     def counted(self) -> Array:
         """Return how many elements each class has, i64 (256)."""
-        sums, counts = np.convolve(_counted(self.rows), _counted(self.places)), np.zeros(512, np.int64)
-        counts[: sums.size] = sums
+        counts = np.zeros(512, np.int64)
+        for rows, places in zip(self.rows, self.places, strict=True):
+            sums = np.convolve(_counted(rows), _counted(places))
+            counts[: sums.size] += sums
         found: Array = counts[:256] + counts[256:]
         return found
 
     def each(self) -> Array:
         """Return the class of every element, u8, flat."""
-        if self.rows.size == 1 and not self.rows[0]:
-            return self.places
-        found = np.empty(self.rows.size * self.places.size, np.uint8)
+        if self.rows.size == 1 and not self.rows[0, 0]:
+            return self.places.reshape(-1)
+        found = np.empty(self.rows.size * self.places.shape[1], np.uint8)
         self.tables(0, 255, 1, found)
         return found
 
     def tables(self, low: int, high: int, quantizers: int, out: Array) -> None:
         """Fill `out` with the table of each element: its class from `low` on, at most `high`, times the quantizers."""
-        given = np.uint64(low), np.uint64(high), np.uint64(quantizers - 1)
-        kernels.rows(self.rows, self.places, *given, out)
+        given = np.uint64(len(self.rows)), np.uint64(low), np.uint64(high), np.uint64(quantizers - 1)
+        kernels.rows(self.rows.reshape(-1), self.places.reshape(-1), *given, out)
 
 
 def _apart(length: int, whole: int) -> bool:

@@ -142,6 +142,10 @@ class Affine:
         index = quantize(x, quantizer, self.bits, self._group(x), narrow=self.by == "range")
         return Encoded(wire, (index, *(each for each in quantizer if each is not None)))
 
+    def together(self, count: int) -> Affine | None:
+        """Return what codes so many arrays, one below another, as this codes each: rows must have their own scales."""
+        return self if self.granularity == "channel" and self.by != "given" else None
+
     def error_bound(self, x: Array, /) -> float | None:
         """Half a step, or what the rounding of scale and zero point cuts off; None unless `by` is range."""
         if self.by != "range":

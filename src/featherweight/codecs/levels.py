@@ -100,10 +100,10 @@ class Levels:
 
     def encode(self, x: Array, /, *given: Array) -> Encoded:
         """Measure scales and keep those that spare more than they cost."""
-        if self.blocks > 1:
-            if x.ndim < 2 or x.shape[0] % self.blocks:
+        if self.blocks > 1 and x.ndim > 1:  # a vector has no scales
+            if x.shape[0] % self.blocks:
                 raise ArgumentError(f"{list(x.shape)} has no {self.blocks} equal blocks of rows")
-            x = x.reshape(self.blocks, -1, *x.shape[1:])
+            x = x.reshape(self.blocks, x.shape[0] // self.blocks, *x.shape[1:])
             found = _scales(x)
         else:
             found = scales(x)

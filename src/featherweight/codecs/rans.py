@@ -204,14 +204,15 @@ class Rans:
 
 def _rows(classes: Classes, firsts: Array) -> Array:
     """Return the table of each symbol."""
-    levels, places = classes
-    if levels.size == 1:
+    if len(classes.rows) > 1 or classes.rows.size == 1:
         return _chosen(classes.each(), firsts)
+    (levels,), (places,) = classes
     # There are few levels, and rows of one level have their tables in common.
     occurs = np.bincount(levels, minlength=256) > 0
     each = np.flatnonzero(occurs).astype(np.uint8)[:, None] + places
     rows = _chosen(each.reshape(-1), firsts).reshape(each.shape)
-    return np.take(rows, (np.cumsum(occurs) - 1)[levels], axis=0).reshape(-1)
+    found: Array = np.take(rows, (np.cumsum(occurs) - 1)[levels], axis=0).reshape(-1)
+    return found
 
 
 def _chosen(classes: Array, firsts: Array) -> Array:

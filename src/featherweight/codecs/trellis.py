@@ -166,6 +166,10 @@ class Trellis:
         index = index.reshape(x.shape)
         return Encoded(wire, (index, shifts) if shifts is not None else (index,))
 
+    def together(self, count: int) -> Trellis | None:
+        """Return what codes so many arrays as this codes each; None where the step is fitted to each."""
+        return self if self.step else None
+
     def error_bound(self, x: Array, /) -> float | None:
         """Nothing is promised: what costs much rate may be far off."""
         return None

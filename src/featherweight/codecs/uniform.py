@@ -158,6 +158,10 @@ class Uniform:
         shifts = shifts[: min(top, _KNOWN - 1) + 1].astype(np.int8)
         return index, shifts if shifts.any() else None
 
+    def together(self, count: int) -> Uniform | None:
+        """Return what codes so many arrays as this codes each; None where the step is fitted to each."""
+        return self if self.step or self.max_error else None
+
     def error_bound(self, x: Array, /) -> float | None:
         """Return a step or a share of it, and what floating point and the type of the result add."""
         most = _floats.biggest(_floats.wide(x))

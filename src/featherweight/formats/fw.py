@@ -9,56 +9,39 @@ outside. FORMAT.md is the norm; in short::
 
 from __future__ import annotations
 
-import bz2
+import collections
 import contextlib
 import math
-import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from featherweight import dtypes
 from featherweight.decoder import Plan, parts_between, prepare, run, run_range
 from featherweight.dtypes import Array
-from featherweight.encoder import Coded, Loadable, Mapper, encode_into
 from featherweight.engine import MAX_BYTES, check_out, workers
-from featherweight.errors import ArgumentError, FrameError, TruncatedError, UnsupportedError, within
+from featherweight.errors import ArgumentError, FrameError, within
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
-from featherweight.formats._io import Source, Where, create_target
-from featherweight.frame import Frame, body_size, check, checksum
+from featherweight.formats._index import ALIGNMENT, MAGIC, Index, Loss, Part, Row, loss_of, unpack
+from featherweight.formats._io import Source, Where
+from featherweight.frame import Frame, body_size, check
 from featherweight.lookups import Lookup
-from featherweight.losses import Error, decibels, joined
-from featherweight.stage import AnyRecipe, Codec
+from featherweight.stage import Codec
 
-__all__ = ["MAGIC", "Entry", "FwFile", "FwWriter", "Loss", "create", "read", "write"]
+__all__ = ["Entry", "FwFile", "read", "write"]
 
-MAGIC = b"\x89FWF\r\n\x1a\n"
-VERSION = 1
-ALIGNMENT, ALIGNED_FROM = 64, 1 << 16
-MAX_INDEX = 1 << 26
-_TAIL = struct.Struct("<QIBBH8s")  # length of the index, its checksum, version, coding (0 plain, 1 bzip2), zero, magic
-_PLAIN, _BZIP2 = 0, 1
-_PREFETCH = 1 << 16
-
-
-class Loss(NamedTuple):
-    """What lossy coding cost a tensor, as the file records it, rounded up: relative squared and largest error."""
-
-    nmse: float
-    largest: float
-
-    @property
-    def snr(self) -> float:
-        """Signal over noise in decibels."""
-        return decibels(self.nmse)
+_HELD = 1 << 24  # bytes of decoded bundles that an open file holds
 
 
 class Entry(NamedTuple):
-    """A tensor in the file: its frame, where padding and body begin, and what it lost if it is not exact."""
+    """A tensor in the file: its frame, where padding and body begin, and what it lost if it is not exact.
+
+    Where its frame holds a `bundle` of tensors, it is the elements from `start` on.
+    """
 
     info: TensorInfo
     frame: Frame
@@ -66,25 +49,38 @@ class Entry(NamedTuple):
     offset: int
     size: int
     loss: Loss | None = None
+    start: int = 0
+    bundle: tuple[str, ...] = ()
 
     @property
     def stored(self) -> int:
-        """The bytes of the file that belong to this tensor, its part of the index aside."""
-        return self.padding + self.size
+        """The bytes of the file that belong to this tensor, its part of the index aside; of a bundle's its share."""
+        stored = self.padding + self.size
+        if not self.bundle:
+            return stored
+        total = math.prod(self.frame.out[1:])
+        return stored * (self.start + self.info.count) // total - stored * self.start // total
 
 
-class _Row(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    name: str
-    padding: int
-    frame: Frame
-    loss: tuple[int, int] | None = None
+class _Bundles:
+    """Decoded bundles, the last ones as far as there is room."""
 
+    def __init__(self) -> None:
+        self._lock, self._found = threading.Lock(), collections.OrderedDict[int, Array]()
 
-class _Index(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    tensors: tuple[_Row, ...]
-    metadata: dict[str, str]
-    layout: bytes
-    origin: str
+    def get(self, offset: int) -> Array | None:
+        """Return the elements of the bundle whose body lies there."""
+        with self._lock:
+            if offset in self._found:
+                self._found.move_to_end(offset)
+            return self._found.get(offset)
+
+    def put(self, offset: int, elements: Array) -> None:
+        """Hold elements."""
+        with self._lock:
+            self._found[offset] = elements
+            while len(self._found) > 1 and sum(each.nbytes for each in self._found.values()) > _HELD:
+                self._found.popitem(last=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +97,7 @@ class FwFile:
     layout: bytes
     origin: str
     index_bytes: int
+    _bundles: _Bundles = field(default_factory=_Bundles)
 
     def plan(
         self, name: str, refs: Mapping[str, Array], codecs: Mapping[str, Codec], max_bytes: int, threads: int
@@ -124,6 +121,13 @@ class FwFile:
         """Decode the elements [start, stop) in C order, flat, fetching just the pieces they lie in, in one request."""
         entry = self.entries[name]
         stop = entry.info.count if stop is None else stop
+        if entry.bundle:
+            found = self._bundle(entry, codecs, max_bytes)[entry.start + start : entry.start + stop]
+            if out is None:
+                return found.copy()
+            check_out(out, found.dtype, found.shape, [])
+            out[:] = found
+            return out
         plan = self.plan(name, refs, codecs, max_bytes, workers(None) if pool else 1)
         whole = (start, stop) == (0, entry.info.count)
         with within(name, ": "):
@@ -144,6 +148,18 @@ class FwFile:
                 out[:] = every.reshape(-1)[start:stop]
         return out
 
+    def _bundle(self, entry: Entry, codecs: Mapping[str, Codec], max_bytes: int) -> Array:
+        """Return the elements of all tensors of a bundle, flat."""
+        elements = self._bundles.get(entry.offset)
+        if elements is None:
+            plan = self.plan(entry.info.name, {}, codecs, max_bytes, 1)
+            whole = np.empty(plan.spec.shape, plan.spec.dtype)
+            with within(entry.info.name, ": "):
+                run(plan, self._fetch(entry, 0, entry.size), whole)
+            elements = whole.reshape(-1)
+            self._bundles.put(entry.offset, elements)
+        return elements
+
     def lookup(
         self, name: str, *, refs: Mapping[str, Array] = {}, codecs: Mapping[str, Codec] = {}, max_bytes: int = MAX_BYTES
     ) -> Lookup:
@@ -153,12 +169,21 @@ class FwFile:
         def fetch(offset: int, length: int) -> memoryview:
             return self.source.read(entry.offset + offset, length).data
 
-        return Lookup(self.plan(name, refs, codecs, max_bytes, 1), fetch, max_bytes)
+        part = (entry.start, entry.info.shape) if entry.bundle else None
+        return Lookup(self.plan(name, refs, codecs, max_bytes, 1), fetch, max_bytes, part)
 
     def sliceable(self, name: str) -> bool:
         """Return whether a part of the tensor costs just that part."""
-        frame = self.entries[name].frame
-        return not frame.root.nodes and len(frame.splits) == 1
+        frame, bundle = self.entries[name].frame, self.entries[name].bundle
+        return not bundle and not frame.root.nodes and len(frame.splits) == 1
+
+    def bodies(self) -> Iterator[tuple[str, ...]]:
+        """Name the tensors, those of each body together."""
+        told = set[str]()
+        for name, entry in self.entries.items():
+            if name not in told:
+                told.update(entry.bundle)
+                yield entry.bundle or (name,)
 
     def _fetch(self, entry: Entry, first: int, last: int) -> Callable[[int, int], Any]:
         """Read the bytes [first, last) of a body at once, padding before them included, and give parts of them."""
@@ -182,207 +207,55 @@ def open_fw(source: Source) -> FwFile:
 
 
 def _open(source: Source) -> FwFile:
-    size = source.size
-    if size < len(MAGIC) + _TAIL.size:
-        raise TruncatedError(f"{size} bytes are no featherweight file")
-    ahead = min(_PREFETCH, size)
-    end = bytes(source.read(size - ahead, ahead))  # with luck the whole index, and of a small file everything
-    begin = end[:8] if ahead == size else bytes(source.read(0, 8))
-    if begin != MAGIC:
-        raise FrameError("not a featherweight file: it begins otherwise")
-    length, expected, version, coding, zero, magic = _TAIL.unpack(end[-_TAIL.size :])
-    if magic != MAGIC[::-1]:
-        raise TruncatedError("the end of the file is missing: it was not written or copied completely")
-    if version != VERSION or coding > _BZIP2 or zero:
-        raise UnsupportedError(f"version {version}, coding {coding} is not known here: upgrade featherweight")
-    place = size - _TAIL.size - length
-    if not 0 < length <= MAX_INDEX or place < len(MAGIC):
-        raise FrameError(f"an index of {length} bytes is announced in a file of {size}")
-    if length + _TAIL.size <= ahead:
-        stored = end[-_TAIL.size - length : -_TAIL.size]
-    else:
-        stored = bytes(source.read(place, length))
-    if checksum(stored) != expected:
-        raise FrameError("the index does not match its checksum: the file is damaged")
-    index = _parse_index(_expand(stored) if coding == _BZIP2 else stored)
-    return FwFile(source, _entries(index, place), index.metadata, index.layout, index.origin, size - place + len(MAGIC))
+    index, place = unpack(source)
+    entries = _in_order(index, _entries(index.rows, place))
+    return FwFile(source, entries, index.metadata, index.layout, index.origin, source.size - place + len(MAGIC))
 
 
-def _expand(stored: bytes) -> bytes:
-    unpacker = bz2.BZ2Decompressor()
-    try:
-        index = unpacker.decompress(stored, MAX_INDEX)
-    except (OSError, ValueError) as error:
-        raise FrameError(f"the index cannot be unpacked: {error}") from None
-    if not unpacker.eof or unpacker.unused_data:
-        raise FrameError("the index cannot be unpacked: it is cut short, too long, or something follows it")
-    return index
-
-
-def _parse_index(data: bytes) -> _Index:
-    try:
-        return msgspec.msgpack.decode(data, type=_Index)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FrameError(f"the index is not well-formed: {error}") from None
-
-
-def _entries(index: _Index, end: int) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
-    place = len(MAGIC)
-    for row in index.tensors:
-        with within(row.name, ": "):
-            if row.name in entries:
-                raise FrameError("the name occurs twice")
+def _entries(rows: Sequence[Row], end: int) -> list[list[Entry]]:
+    """Check what the rows say, and return the tensors of each."""
+    found, names, place = list[list[Entry]](), set[str](), len(MAGIC)
+    for row in rows:
+        parts = (Part(row.name, row.frame.out[1:], row.loss),) if isinstance(row.name, str) else row.name
+        with within(parts[0].name if parts else "a bundle", ": "):
+            if len(parts) < 1 + (parts is row.name) or (parts is row.name and row.loss):
+                raise FrameError("a bundle is of two tensors or more, and has errors by tensor")
             check(row.frame)
             size = body_size(row.frame)
             if not 0 <= row.padding < ALIGNMENT or place + row.padding + size > end:
                 raise FrameError(f"{row.padding} and {size} bytes do not lie in the file")
-            info = tensor_info(row.name, dtypes.of(row.frame.out[0]), row.frame.out[1:])
-            entries[row.name] = Entry(info, row.frame, row.padding, place + row.padding, size, _loss(row.loss))
+            bundle, kind, start = tuple(each.name for each in parts[1:] and parts), dtypes.of(row.frame.out[0]), 0
+            entries = []
+            for part in parts:
+                if part.name in names:
+                    raise FrameError(f"the name {part.name!r} occurs twice")
+                names.add(part.name)
+                info = tensor_info(part.name, kind, part.shape)
+                place_in_file = row.padding, place + row.padding, size
+                entries.append(Entry(info, row.frame, *place_in_file, loss_of(part.loss), start, bundle))
+                start += info.count
+            if bundle and (start != math.prod(row.frame.out[1:]) or row.frame.refs):
+                raise FrameError(f"a bundle of {start} elements in a frame of {list(row.frame.out[1:])}")
+            found.append(entries)
             place += row.padding + size
     if place != end:
         raise FrameError(f"{end - place} bytes between the tensors and the index belong to nothing")
-    return entries
+    return found
 
 
-_NONE, _ENDLESS = -(1 << 15), 1 << 15  # in place of the logarithms of 0 and of infinity
-
-
-def _loss(row: tuple[int, int] | None) -> Loss | None:
-    """Read an error record: NMSE in hundredths of its decimal logarithm, largest error in sixteenths of its binary."""
-    if row is None:
-        return None
-    scales = ((10.0, 100), (2.0, 16))
-    return Loss(*(_power(base, level, unit) for (base, unit), level in zip(scales, row, strict=True)))
-
-
-def _power(base: float, level: int, unit: int) -> float:
-    if abs(level) >= _ENDLESS:
-        return math.inf if level > 0 else 0.0
-    return float(base ** (level / unit))
-
-
-def _level(value: float, logarithm: Callable[[float], float], unit: int) -> int:
-    if not 0 < value < math.inf:
-        return _NONE if value == 0 else _ENDLESS
-    return math.ceil(logarithm(value) * unit)
-
-
-def _loss_row(error: Error | None) -> tuple[int, int] | None:
-    if error is None:
-        return None
-    return _level(error.nmse, math.log10, 100), _level(error.largest, math.log2, 16)
-
-
-class _Written(NamedTuple):
-    """A tensor of a file that is being written: where its body lies, and what the index will say of it."""
-
-    place: int
-    size: int
-    padding: int
-    aligned: bool
-    dimensions: int
-    error: Error | None
-    said: list[Any]
-
-
-class FwWriter:
-    """Writes tensors one after another; see `create`.
-
-    `size` is the file's in the end.
-    """
-
-    def __init__(self, target: _Writable, metadata: Mapping[str, str], layout: bytes, origin: str) -> None:
-        self._target = target
-        self._index = _Index((), dict(metadata), layout, origin)
-        self._written: dict[str, _Written] = {}
-        self.size = 0
-        target.write(MAGIC)
-
-    def encode(
-        self,
-        name: str,
-        x: Array,
-        recipe: AnyRecipe,
-        *,
-        refs: Mapping[str, Array] = {},
-        mapper: Mapper = map,
-        locate: Callable[[int, int], Loadable] | None = None,
-    ) -> None:
-        """Code a tensor and write its body as it is made."""
-        # How long the body gets, and so whether it is worth aligning, is known only afterwards: ask the input.
-        padding = self._begin(name, aligned := x.nbytes >= ALIGNED_FROM)
-        with within(name, ": "):
-            coded = encode_into(self._target.write, x, recipe, refs=refs, mapper=mapper, locate=locate, measure=True)
-        self._add(name, padding, aligned, coded)
-
-    def put(self, name: str, coded: Coded, body: Sequence[Array]) -> None:
-        """Write a tensor that has been coded already."""
-        padding = self._begin(name, aligned := sum(map(len, body)) >= ALIGNED_FROM)
-        for data in body:
-            self._target.write(data)
-        self._add(name, padding, aligned, coded)
-
-    def take(self, name: str, other: FwWriter, file: BinaryIO) -> None:
-        """Write a tensor as another writer has written it into a file."""
-        found = other._written[name]
-        padding, place = self._begin(name, found.aligned), self._target.tell()
-        file.seek(found.place)
-        for start in range(0, found.size, 1 << 20):
-            self._target.write(file.read(min(found.size - start, 1 << 20)))
-        self._written[name] = found._replace(place=place, padding=padding)
-
-    def _add(self, name: str, padding: int, aligned: bool, coded: Coded) -> None:
-        size, loss = body_size(coded.frame), _loss_row(coded.error)
-        said = [coded.frame.trimmed(), *([] if loss is None else [loss])]
-        place, dimensions = self._target.tell() - size, len(coded.frame.out) - 1
-        self._written[name] = _Written(place, size, padding, aligned, dimensions, coded.error, said)
-
-    @property
-    def tensors(self) -> dict[str, tuple[int, Error | None]]:
-        """The bytes and the error of each."""
-        return {name: (each.padding + each.size, each.error) for name, each in self._written.items()}
-
-    @property
-    def error(self) -> Error:
-        """That of the lossy tensors so far."""
-        return joined((each.dimensions, each.error) for each in self._written.values())
-
-    def _begin(self, name: str, aligned: bool) -> int:
-        if name in self._written:
-            raise ArgumentError("the name is given twice", path=name)
-        padding = -self._target.tell() % ALIGNMENT if aligned else 0
-        self._target.write(bytes(padding))
-        return padding
-
-    def finish(self) -> None:
-        """Write index and tail."""
-        rows = [[name, each.padding, *each.said] for name, each in self._written.items()]
-        index = msgspec.msgpack.encode([rows, self._index.metadata, self._index.layout, self._index.origin])
-        coding, stored = _PLAIN, index
-        # bzip2's own implementation is the only one there is, so its bytes are the same everywhere.
-        if len(index) < 1 << 22 and len(packed := bz2.compress(index)) < len(index):
-            coding, stored = _BZIP2, packed
-        self._target.write(stored)
-        self._target.write(_TAIL.pack(len(stored), checksum(stored), VERSION, coding, 0, MAGIC[::-1]))
-        self.size = self._target.tell()
-
-
-class _Writable(Protocol):
-    def write(self, data: Any, /) -> object: ...
-
-    def tell(self) -> int: ...
-
-
-@contextlib.contextmanager
-def create(
-    where: Where, *, metadata: Mapping[str, str] = {}, layout: bytes = b"", origin: str = ""
-) -> Iterator[FwWriter]:
-    """Write a `.fw` file; it appears when the block ends, and nothing has changed when it raises."""
-    with create_target(where) as target:
-        writer = FwWriter(target, metadata, layout, origin)
-        yield writer
-        writer.finish()
+def _in_order(index: Index, rows: list[list[Entry]]) -> dict[str, Entry]:
+    """Return entries by name, in the order in which the source had the tensors."""
+    if not index.order:
+        return {entry.info.name: entry for entries in rows for entry in entries}
+    turns, found = [iter(entries) for entries in rows], dict[str, Entry]()
+    for number in index.order:
+        entry = next(turns[number], None) if 0 <= number < len(turns) else None
+        if entry is None:
+            raise FrameError(f"the order names row {number} too often, or there is none")
+        found[entry.info.name] = entry
+    if len(found) != sum(map(len, rows)):
+        raise FrameError("the order leaves tensors out")
+    return found
 
 
 def read(source: Source) -> Checkpoint:

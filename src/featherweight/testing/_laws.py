@@ -178,6 +178,13 @@ def text_round_trip(stage: Stage, x: Array, given: Sequence[Array] = ()) -> None
     assert recipe == recipe_texts.parse(recipe_texts.text(recipe), {stage.codec.name: type(stage)})
 
 
+def codes_together(stage: Stage, x: Array, given: Sequence[Array] = ()) -> None:
+    """Demand that the stage that ``together`` returns codes two arrays, one below another, within its bound."""
+    joined = stage.together(2) if hasattr(stage, "together") else None
+    if joined is not None and x.ndim and not given:
+        round_trip(joined, np.concatenate([x, x]))
+
+
 LAWS: Mapping[str, Callable[[Stage, Array, Sequence[Array]], None]] = MappingProxyType(
     {
         law.__name__: law
@@ -193,6 +200,7 @@ LAWS: Mapping[str, Callable[[Stage, Array, Sequence[Array]], None]] = MappingPro
             survives_hostility,
             repr_evaluates,
             text_round_trip,
+            codes_together,
         )
     }
 )

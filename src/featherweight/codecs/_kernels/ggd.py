@@ -35,18 +35,19 @@ def slots(table: Any, entries: Any) -> None:
             start += frequency
 
 
-@kernel("void(u1[r], u1[r], u8, u8, u8, u1[w])")
-def rows(levels: Any, places: Any, low: Any, high: Any, shift: Any, out: Any) -> None:
+@kernel("void(u1[r], u1[r], u8, u8, u8, u8, u1[w])")
+def rows(levels: Any, places: Any, blocks: Any, low: Any, high: Any, shift: Any, out: Any) -> None:
     """Fill `out` with the table of each class under quantizer 0; classes below `low` and above `high` are these.
 
-    The class of an element is the sum of the levels of its row and of its place there. `shift` is 1 where there are two
-    quantizers, else 0.
+    The class of an element is the sum of the levels of its row and of its place there, which each of the `blocks` of
+    rows has of its own. `shift` is 1 where there are two quantizers, else 0.
     """
-    least, most, twice, width = uint8(low), uint8(high), uint8(255 if shift else 0), places.size
+    least, most, twice = uint8(low), uint8(high), uint8(255 if shift else 0)
+    height, width = levels.size // int64(blocks), places.size // int64(blocks)
     for i in range(levels.size):
-        row, base = out[i * width : (i + 1) * width], levels[i]
+        row, base, own = out[i * width : (i + 1) * width], levels[i], places[i // height * width :]
         for j in range(width):  # nothing but bytes: LLVM makes no short vectors of wider ones
-            level = uint8(base + places[j])
+            level = uint8(base + own[j])
             level = max(level, least)
             level = min(level, most)
             level = uint8(level - least)

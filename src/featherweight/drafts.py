@@ -1,0 +1,141 @@
+"""Drafts: the files that the search for a goal makes, of all of a checkpoint or of some of it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from featherweight.formats import Checkpoint
+from featherweight.formats._io import Where, is_stream
+from featherweight.formats.fw_writing import FwWriter
+from featherweight.formats.memory import from_arrays
+from featherweight.goals import Outcome
+from featherweight.losses import Error, joined
+from featherweight.plan import Plan
+from featherweight.writing import Draft, Work, kept, no_base, write
+
+__all__ = ["Drafts", "outcome", "sampled"]
+
+_SAMPLE = 1 << 21  # elements, about, that a search starts with
+_RUN = 16  # rows, at most, that it takes together
+_ALIKE = 6  # small tensors of one shape, at most, of which it takes one
+_HELD = 1 << 26  # bytes of a draft that memory holds
+
+
+class Drafts:
+    """Makes drafts, in memory where they are small, else beside the target, or where temporary files go.
+
+    The last one stays until there is another, which takes from it what has not changed.
+    """
+
+    def __init__(self, work: Work, target: Where | None) -> None:
+        self._work, self._open = work, list[Draft]()
+        self.first: Draft | None = None  # what the first one takes from
+        streaming = target is None or is_stream(target) or "://" in str(target)
+        self._beside = None if streaming else str(Path(str(target)).parent)
+
+    def make(self, plan: Plan) -> Draft:
+        """Write a draft."""
+        before = self._open[-1] if self._open else self.first
+        file = tempfile.SpooledTemporaryFile(_HELD, dir=self._beside)  # noqa: SIM115  (closed when it is not wanted)
+        try:
+            writer = FwWriter(file, **kept(self._work.checkpoint))
+            recipes = write(self._work, writer, plan, _quiet, before)
+            writer.finish()
+        except BaseException:
+            file.close()
+            raise
+        for draft in self._open:
+            if not draft.wanted:
+                draft.file.close()
+        made = Draft(cast("BinaryIO", file), writer, recipes)
+        self._open = [*(draft for draft in self._open if draft.wanted), made]
+        return made
+
+    def close(self) -> None:
+        """Throw all of them away."""
+        for draft in self._open:
+            draft.file.close()
+
+
+def outcome(work: Work, draft: Draft, score: float | None = None) -> Outcome:
+    """Return what a draft came to."""
+    return Outcome(draft.writer.size, work.weights, draft.writer.error, draft.writer.bodies, score, draft)
+
+
+def sampled(
+    work: Work, energies: Mapping[str, float], stack: contextlib.ExitStack, whole: Drafts
+) -> Callable[[Plan], Outcome] | None:
+    """Return what tells about how a plan would do, from some of many small tensors, or some rows of large ones.
+
+    None where there are few of either. Rows come in runs, since neighbours are often alike, and coded with less error
+    for it. Energies need no estimate. What is held meanwhile goes with the stack; drafts of the `whole` take from it
+    what the sample has wholly.
+    """
+    infos, weights = work.checkpoint.tensors, work.weights
+    every = min(weights // _SAMPLE, 64)
+    groups = [] if every > 1 else _alike(work.checkpoint, energies)
+    if (every < 2 and not groups) or work.lookup is not no_base:
+        return None
+    factors, signals, arrays = dict.fromkeys(infos, 1.0), dict(energies), {}
+    left_out, parts = set[str](), set[str]()
+    for first, *others in groups:
+        factors[first] = sum(infos[name].count for name in (first, *others)) / infos[first].count
+        signals[first] = sum(energies[name] for name in (first, *others))
+        left_out.update(others)
+    for name, info in infos.items():
+        if name in left_out:
+            continue
+        x = work.checkpoint.read(name).reshape(info.shape)
+        if every > 1 and len(info.shape) > 1 and info.shape[0] >= 4 * every and info.count >= 1 << 16:
+            run = min(_RUN, info.shape[0] // (4 * every))
+            x = x[np.arange(info.shape[0]) // run % every == every // 2]
+            factors[name] = info.count / x.size
+            parts.add(name)
+        arrays[name] = x
+    drafts = Drafts(work._replace(checkpoint=from_arrays(arrays), apart=False), None)
+    stack.callback(drafts.close)
+
+    def tell(plan: Plan) -> Outcome:
+        draft = drafts.make(plan)
+        draft.wanted, writer = False, draft.writer
+        recipes = {names: recipe for names, recipe in draft.recipes.items() if parts.isdisjoint(names)}
+        whole.first = Draft(draft.file, writer, recipes)
+        size, bodies = writer.size, dict[tuple[str, ...], tuple[int, Error | None]]()
+        for names, (coded, lost) in writer.bodies.items():
+            times = sum(factors[name] for name in names) / len(names)
+            size += round((times - 1) * coded)
+            signal = sum(signals.get(name, 0.0) for name in names)
+            scaled = lost and Error(lost.noise * times, signal or lost.signal * times, lost.largest)
+            bodies[names] = round(times * coded), scaled
+        error = joined((len(infos[names[0]].shape), scaled) for names, (_, scaled) in bodies.items())
+        return Outcome(size, weights, error, bodies)
+
+    return tell
+
+
+def _alike(checkpoint: Checkpoint, energies: Mapping[str, float]) -> list[list[str]]:
+    """Group tensors of the same shape, whose weights are about as large; what stands for a group goes first.
+
+    Nothing is grouped where that leaves a quarter or more: a sample must cost far less than what it spares.
+    """
+    shapes: dict[tuple[int, ...], list[str]] = {}
+    for name in energies:
+        shapes.setdefault(checkpoint.tensors[name].shape, []).append(name)
+    groups = []
+    for names in shapes.values():
+        names.sort(key=lambda name: energies[name])
+        for i in range(0, len(names), _ALIKE):
+            group = names[i : i + _ALIKE]
+            middle = group.pop(len(group) // 2)
+            groups.append([middle, *group])
+    return groups if 4 * len(groups) < len(energies) else []
+
+
+def _quiet(name: str, size: int) -> None:
+    """Tell nobody."""
