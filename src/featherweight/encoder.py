@@ -448,13 +448,14 @@ def _encode_unit(recipe: AnyRecipe, keep: bool, measure: bool, unit: _Unit) -> P
 
 def _in_order(ports: Sequence[Port], then: Mapping[str, AnyRecipe]) -> list[int]:
     """Return streams in the order of their ports, but one whose recipe is given a later one after that."""
-    names = {port.name: number for number, port in enumerate(ports)}
-
-    def turn(number: int) -> float:
-        node = then.get(ports[number].name)
-        return max([number, *(names[name] + 0.5 for name in _names(node) if name in names)]) if node else number
-
-    return sorted(range(len(ports)), key=turn)
+    order = list(range(len(ports)))
+    for number, port in enumerate(ports):
+        mentioned = _names(then.get(port.name))
+        later = [other for other in order if other > number and ports[other].name in mentioned] if mentioned else ()
+        if later:
+            order.remove(number)
+            order.insert(order.index(max(later)) + 1, number)
+    return order
 
 
 def _names(recipe: AnyRecipe | None) -> set[str]:
