@@ -292,11 +292,15 @@ def shaped(part: Part, *shape: int) -> Part:
     return msgspec.structs.replace(part, shape=shape)
 
 
+def named(part: Part, name: str) -> Part:
+    return msgspec.structs.replace(part, name=name)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (with_parts(lambda parts: parts[:-1]), "a bundle of .* elements in a frame of"),
-        (with_parts(lambda parts: (*parts, shaped(parts[0], 1))), "occurs twice"),
+        (with_parts(lambda parts: (*parts[:-1], named(parts[-1], parts[0].name))), "occurs twice"),
         (with_parts(lambda parts: (shaped(parts[0], 1 << 40), *parts[1:])), "a bundle of .* elements in a frame of"),
         (with_parts(lambda parts: (shaped(parts[0], 1 << 62, 4), *parts[1:])), "no array has the shape"),
         (with_parts(lambda parts: (shaped(parts[0], -1), *parts[1:])), "no array has the shape"),
@@ -314,6 +318,18 @@ def test_an_index_that_lies_about_bundles_is_refused(change: Callable[[Index], I
     assert same(load_file(forged(file, lambda index: index))["layer3.norm.bias"], network()["layer3.norm.bias"])
     with pytest.raises(FrameError, match=message):
         featherweight.open(forged(file, change))
+
+
+def test_a_bundle_of_nothing_has_shares_of_nothing() -> None:
+    file = saved({"a": np.zeros(0, np.float32)})
+
+    def doubled(index: Index) -> Index:
+        parts = tuple(Part(name, (0,)) for name in "ab")
+        return msgspec.structs.replace(index, rows=(msgspec.structs.replace(index.rows[0], name=parts),))
+
+    with featherweight.open(forged(file, doubled)) as opened:
+        assert opened.fw is not None
+        assert [(entry.stored, opened[name].size) for name, entry in opened.fw.entries.items()] == [(0, 0), (0, 0)]
 
 
 def test_a_damaged_bundle_is_named_by_the_tensor_that_was_asked_for() -> None:

@@ -58,7 +58,7 @@ class Entry(NamedTuple):
         stored = self.padding + self.size
         if not self.bundle:
             return stored
-        total = math.prod(self.frame.out[1:])
+        total = max(1, math.prod(self.frame.out[1:]))
         return stored * (self.start + self.info.count) // total - stored * self.start // total
 
 
@@ -79,7 +79,7 @@ class _Bundles:
         """Hold elements."""
         with self._lock:
             self._found[offset] = elements
-            while len(self._found) > 1 and sum(each.nbytes for each in self._found.values()) > _HELD:
+            while sum(each.nbytes for each in self._found.values()) > _HELD:
                 self._found.popitem(last=False)
 
 
@@ -216,30 +216,41 @@ def _entries(rows: Sequence[Row], end: int) -> list[list[Entry]]:
     """Check what the rows say, and return the tensors of each."""
     found, names, place = list[list[Entry]](), set[str](), len(MAGIC)
     for row in rows:
-        parts = (Part(row.name, row.frame.out[1:], row.loss),) if isinstance(row.name, str) else row.name
-        with within(parts[0].name if parts else "a bundle", ": "):
-            if len(parts) < 1 + (parts is row.name) or (parts is row.name and row.loss):
-                raise FrameError("a bundle is of two tensors or more, and has errors by tensor")
+        parts = _parts(row)
+        with within(parts[0].name, ": "):
             check(row.frame)
             size = body_size(row.frame)
             if not 0 <= row.padding < ALIGNMENT or place + row.padding + size > end:
                 raise FrameError(f"{row.padding} and {size} bytes do not lie in the file")
-            bundle, kind, start = tuple(each.name for each in parts[1:] and parts), dtypes.of(row.frame.out[0]), 0
-            entries = []
+            found.append(_tensors(row, parts, place + row.padding, size))
             for part in parts:
                 if part.name in names:
                     raise FrameError(f"the name {part.name!r} occurs twice")
                 names.add(part.name)
-                info = tensor_info(part.name, kind, part.shape)
-                place_in_file = row.padding, place + row.padding, size
-                entries.append(Entry(info, row.frame, *place_in_file, loss_of(part.loss), start, bundle))
-                start += info.count
-            if bundle and (start != math.prod(row.frame.out[1:]) or row.frame.refs):
-                raise FrameError(f"a bundle of {start} elements in a frame of {list(row.frame.out[1:])}")
-            found.append(entries)
-            place += row.padding + size
+        place += row.padding + size
     if place != end:
         raise FrameError(f"{end - place} bytes between the tensors and the index belong to nothing")
+    return found
+
+
+def _parts(row: Row) -> tuple[Part, ...]:
+    """Return the tensors of a row, one or a bundle."""
+    if isinstance(row.name, str):
+        return (Part(row.name, row.frame.out[1:], row.loss),)
+    if len(row.name) < 2 or row.loss or row.frame.refs:
+        raise FrameError("a bundle is of two tensors or more, which have errors each of its own and no references")
+    return row.name
+
+
+def _tensors(row: Row, parts: tuple[Part, ...], offset: int, size: int) -> list[Entry]:
+    kind, start, found = dtypes.of(row.frame.out[0]), 0, list[Entry]()
+    bundle = tuple([part.name for part in parts]) if len(parts) > 1 else ()
+    for part in parts:
+        info = tensor_info(part.name, kind, part.shape)
+        found.append(Entry(info, row.frame, row.padding, offset, size, loss_of(part.loss), start, bundle))
+        start += info.count
+    if bundle and start != math.prod(row.frame.out[1:]):
+        raise FrameError(f"a bundle of {start} elements in a frame of {list(row.frame.out[1:])}")
     return found
 
 
