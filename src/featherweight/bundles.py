@@ -2,19 +2,23 @@
 
 They share a head, a model and the calls that code them, which a small tensor alone does not repay. In a bundle tensors
 lie one below another along the first dimension, so that rows stay rows. A lossy stage that may code so many tensors at
-once has a method ``together(count)`` that returns what does so, or None; one of ours that loses nothing needs none.
+once has a method ``together(count, shape)`` that returns what does so, or None; one of ours that loses nothing needs
+none.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from featherweight import codecs as codec_table
-from featherweight.auto import few
+from featherweight import dtypes
+from featherweight.auto import alike, few
 from featherweight.codecs._kernels import _filters
 from featherweight.dtypes import Array
 from featherweight.encoder import Coded, encode_into
@@ -25,10 +29,12 @@ from featherweight.losses import measured
 from featherweight.lossy import Lossy
 from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, params
 
-__all__ = ["LARGE", "Body", "candidates", "code", "together"]
+__all__ = ["LARGE", "MOST", "ROOM", "Body", "candidates", "code", "together"]
 
-LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece, and that no bundle has
-ROOM = 1 << 16  # bytes of a bundle's body, at most: who reads one tensor of it fetches all
+LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
+ROOM, MOST = 1 << 16, 1 << 18  # bytes and elements of a bundle: who reads one tensor of it fetches and decodes all
+_SAMPLE, _OCTAVES = 1 << 10, 4  # elements that tell how large all are, and how much larger some may be
+_PARTS = re.compile(r"\W")
 _LIKELY = 0.5  # bytes that an element takes under a lossy recipe
 _MARGIN = 1.03  # by which they may be more than they were
 _PROBE = np.array([1.0, -0.3], np.float32)
@@ -46,21 +52,22 @@ class Body(NamedTuple):
 def candidates(tensors: Iterable[tuple[TensorInfo, Hashable]]) -> Iterator[list[TensorInfo]]:
     """Group tensors that might go together, each with a key that must be equal; None for those that stay alone.
 
-    Groups come in the order of their first tensors, and have fewer elements than make a tensor large.
+    Groups come in the order of their first tensors, and have few enough elements to be decoded for one of them.
     """
     groups: dict[Hashable, list[TensorInfo]] = {}
     found: list[list[TensorInfo]] = []
     counts: dict[Hashable, int] = {}
     for info, key in tensors:
-        alike = None if key is None else (_kind(info), key)
-        if alike is None or alike[0] is None:
+        kind = None if key is None else _kind(info)
+        whole = key, kind
+        if kind is None:
             found.append([info])
-        elif counts.get(alike, LARGE) + info.count < LARGE:
-            groups[alike].append(info)
-            counts[alike] += info.count
+        elif counts.get(whole, MOST) + info.count <= MOST:
+            groups[whole].append(info)
+            counts[whole] += info.count
         else:
-            groups[alike], counts[alike] = [info], info.count
-            found.append(groups[alike])
+            groups[whole], counts[whole] = [info], info.count
+            found.append(groups[whole])
     yield from found
 
 
@@ -69,10 +76,25 @@ def _kind(info: TensorInfo) -> Hashable:
 
     The last part of a name tells weights, means and variances apart.
     """
-    if not 0 < info.count < LARGE // 2 or _filters.place(info.shape) == "first":
+    if not 0 < info.count <= MOST // 2 or _filters.place(info.shape) == "first":
         return None
-    last = info.name.replace("/", ".").rpartition(".")[2]
-    return info.kind.name, last, info.shape if len(info.shape) > 1 else len(info.shape)
+    return info.kind.name, _PARTS.split(info.name)[-1], info.shape if len(info.shape) > 1 else len(info.shape)
+
+
+def character(x: Array) -> Hashable:
+    """Return what arrays of a kind must have in common if a model is to fit them all, as a sample tells; None: alone.
+
+    That is whether a quarter are zeros, and about how large they are. One of a single value takes next to nothing.
+    """
+    if x.size > 1 and alike(x):
+        return None
+    some, kind = x.reshape(-1)[:: max(1, x.size // _SAMPLE)], dtypes.of(x.dtype).kind
+    if kind not in "uifc":
+        return 0
+    with np.errstate(all="ignore"):
+        sizes = np.abs(some if kind == "c" else some.astype(np.float64))
+        sparse, mean = 4 * np.count_nonzero(sizes) < 3 * sizes.size, float(sizes.mean())
+    return sparse, math.frexp(mean)[1] // _OCTAVES if math.isfinite(mean) else 0
 
 
 def code(
@@ -87,45 +109,62 @@ def code(
     References are for one alone. `known` are the bytes that an element takes, about, where others were coded before;
     else the first one tells.
     """
-    sociable, spoils = len(arrays) > 1 and together(recipe, 2) is not None, _spoils(recipe)
-    # What has few different elements, a lossy recipe may have to keep exactly, others not.
-    alone = [i for i, x in enumerate(arrays) if not sociable or (spoils and few(x))]
-    for i in alone:
-        yield _alone(names[i], arrays[i], recipe, refs)
-    others = [i for i in range(len(arrays)) if i not in set(alone)]
-    if not others:
-        return
-    count, most = sum(arrays[i].size for i in others), len(others)
-    likely = known or (_LIKELY if spoils else arrays[0].itemsize)
-    if likely * count > ROOM:
-        first = None if known else _alone(names[others[0]], arrays[others[0]], recipe)
-        likely = _size(first) / arrays[others[0]].size if first else likely * _MARGIN
-        most = int(ROOM / max(likely * count / len(others), 1))
-        if first and most < 2:
+    groups: dict[Hashable, list[int]] = {}
+    sociable, spoils = len(arrays) > 1 and together(recipe, 2, arrays[0].shape) is not None, _spoils(recipe)
+    for i, x in enumerate(arrays):
+        # What has few different elements a lossy recipe may have to keep exactly, others not.
+        found = None if not sociable or (spoils and few(x)) else character(x)
+        if found is None:
+            yield _alone(names[i], x, recipe, refs)
+        else:
+            groups.setdefault(found, []).append(i)
+    for group in groups.values():
+        yield from _in_bundles([names[i] for i in group], [arrays[i] for i in group], recipe, known)
+
+
+def _in_bundles(
+    names: Sequence[str], arrays: Sequence[Array], recipe: AnyRecipe, known: float | None
+) -> Iterator[Body]:
+    """Code arrays in bundles of as many as there is likely room for."""
+    count, most = sum(x.size for x in arrays), len(arrays)
+    likely = known or (_LIKELY if _spoils(recipe) else arrays[0].itemsize)
+    if likely * count > ROOM and most > 1:
+        likely *= _MARGIN
+        if known is None:
+            first = _alone(names[0], arrays[0], recipe)
+            likely = _size(first) / arrays[0].size
+        most = int(ROOM / max(likely * count / len(arrays), 1))
+        if most < 2 and known is None:  # the first was coded for good
             yield first
-            others = others[1:]
-    for some in _evenly(others, max(1, most)):
+            names, arrays = names[1:], arrays[1:]
+    for some in _evenly(range(len(names)), max(1, most)):
         yield from _as_one([names[i] for i in some], [arrays[i] for i in some], recipe)
 
 
-def _evenly(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
+def _evenly(items: Sequence[int], most: int) -> Iterator[Sequence[int]]:
     """Cut into parts that are about as long, of so many items at most."""
     step = -(-len(items) // max(1, -(-len(items) // most)))
     return (items[start : start + step] for start in range(0, len(items), max(1, step)))
 
 
 def _as_one(names: Sequence[str], arrays: Sequence[Array], recipe: AnyRecipe) -> Iterator[Body]:
-    """Code a bundle; in halves where it has become too large, and alone what a lossy recipe does not take together."""
-    if len(names) == 1:
-        yield _alone(names[0], arrays[0], recipe)
-        return
-    body = _bundle(names, arrays, recipe)
-    if _size(body) <= ROOM and not (body.coded.exact and _spoils(recipe)):
+    """Code a bundle, or its halves where it has become too large, or is kept exactly for some who need that.
+
+    What does not take all of them is told of each alone.
+    """
+    body = _bundle(names, arrays, recipe) if len(names) > 1 else None
+    if body is None:
+        for name, x in zip(names, arrays, strict=True):
+            yield _alone(name, x, recipe)
+    elif _size(body) <= ROOM and (not (body.coded.exact and _spoils(recipe)) or _exact(names[0], arrays[0], recipe)):
         yield body
-        return
-    most = -(-len(names) // 2) if _size(body) > ROOM else 1
-    for some in _evenly(range(len(names)), most):
-        yield from _as_one([names[i] for i in some], [arrays[i] for i in some], recipe)
+    else:
+        for some in _evenly(range(len(names)), -(-len(names) // 2)):
+            yield from _as_one([names[i] for i in some], [arrays[i] for i in some], recipe)
+
+
+def _exact(name: str, x: Array, recipe: AnyRecipe) -> bool:
+    return _alone(name, x, recipe).coded.exact
 
 
 def _alone(name: str, x: Array, recipe: AnyRecipe, refs: Mapping[str, Array] = {}) -> Body:
@@ -135,12 +174,15 @@ def _alone(name: str, x: Array, recipe: AnyRecipe, refs: Mapping[str, Array] = {
     return Body((Told(name, x.shape, coded.error),), recipe, coded, parts)
 
 
-def _bundle(names: Sequence[str], arrays: Sequence[Array], recipe: AnyRecipe) -> Body:
+def _bundle(names: Sequence[str], arrays: Sequence[Array], recipe: AnyRecipe) -> Body | None:
+    """Code arrays together; None where the recipe does not take them."""
     parts: list[Array] = []
     x = np.concatenate([np.atleast_1d(each) for each in arrays])
-    with within(f"{names[0]} and {len(names) - 1} more", ": "):
-        coded = encode_into(parts.append, x, together(recipe, len(names)), refs={}, keep=True)
-        decoded = None if coded.exact or coded.value is None else coded.value()
+    try:
+        coded = encode_into(parts.append, x, together(recipe, len(names), arrays[0].shape), refs={}, keep=True)
+    except ArgumentError:
+        return None
+    decoded = None if coded.exact or coded.value is None else coded.value()
     told, start = [], 0
     for name, each in zip(names, arrays, strict=True):
         rows = slice(start, start + len(np.atleast_1d(each)))
@@ -153,39 +195,41 @@ def _size(body: Body) -> int:
     return sum(map(len, body.parts))
 
 
-def together(recipe: AnyRecipe, count: int) -> Any:
-    """Return the recipe for so many arrays of a kind along the first dimension; None where each must be coded alone.
+def together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
+    """Return the recipe for so many arrays of a shape along the first dimension; None where each must be coded alone.
+
+    Of vectors the shape is that of the first, and their lengths may differ.
 
     >>> from featherweight.recipes import parse, text
-    >>> text(together(parse("split(levels(values=uniform(0.1, index=ggd(given=[row, column]))))"), 9))
+    >>> text(together(parse("split(levels(values=uniform(0.1, index=ggd(given=[row, column]))))"), 9, (4, 4)))
     'split(levels(blocks=9, values=uniform(step=0.1, index=ggd(given=[row, column]))))'
-    >>> together(parse("prune(0.9, values=raw)"), 9)
+    >>> together(parse("prune(0.9, values=raw)"), 9, (4, 4))
     """
     if isinstance(recipe, Split):
-        inner = together(recipe.recipe, count)
+        inner = together(recipe.recipe, count, shape)
         return None if inner is None else dataclasses.replace(recipe, recipe=inner)
     if isinstance(recipe, Smallest):
-        every = [together(each, count) for each in recipe.recipes]
+        every = [together(each, count, shape) for each in recipe.recipes]
         return None if None in every else dataclasses.replace(recipe, recipes=tuple(every))
     if isinstance(recipe, Recipe):
-        then = [(name, together(node, count)) for name, node in recipe.then]
-        stage = _stage(recipe.stage, count)
+        then = [(name, together(node, count, shape)) for name, node in recipe.then]
+        stage = _stage(recipe.stage, count, shape)
         outside = any(name.startswith("@") for name in recipe.given)
         if stage is None or outside or any(node is None for _, node in then):
             return None
         return dataclasses.replace(recipe, stage=stage, then=tuple(then))
     if is_bare(recipe):
-        return _stage(recipe, count)
+        return _stage(recipe, count, shape)
     selected = {f.name: getattr(recipe, f.name) for f in params(recipe) if f.metadata["recipe"]}
-    changed = {name: together(node, count) for name, node in selected.items()}
+    changed = {name: together(node, count, shape) for name, node in selected.items()}
     return None if None in changed.values() else dataclasses.replace(recipe, **changed) if changed else recipe  # type: ignore[type-var]
 
 
-def _stage(stage: Any, count: int) -> Any:
+def _stage(stage: Any, count: int, shape: tuple[int, ...]) -> Any:
     if hasattr(stage, "rewrite"):
         return None
     if hasattr(stage, "together"):
-        return stage.together(count)
+        return stage.together(count, shape)
     try:
         exact = stage.error_bound(_PROBE) == 0
     except ArgumentError:  # it would not take the probe

@@ -371,7 +371,7 @@ def _by_choice(goal: Goal, plan: Plan, family: Family, rehearse: Rehearsal) -> t
         names
         for _, outcome in measured
         for names, (_, error) in outcome.bodies.items()
-        if error and all(map(plan.free, names))
+        if error and all(map(plan.free, names)) and all(names in each.bodies for _, each in measured)
     )
     table = {
         names: [(choice, *_weighed(outcome.bodies[names], plan.sensitivity(names[0]))) for choice, outcome in measured]

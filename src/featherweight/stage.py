@@ -145,8 +145,9 @@ class Stage(Protocol):
     """The encoder's side: any frozen dataclass with these members, whose fields are plain values, never arrays.
 
     A stage may also have ``hints: ClassVar[tuple[Port, ...]]``: arrays that the encoder looks at and the decoder does
-    without; they come after those of ``codec.given``. And it may have ``together(count)``, which returns the stage that
-    codes so many arrays of a kind, one below another along the first dimension, as this one codes each: see `bundles`.
+    without; they come after those of ``codec.given``. And it may have ``together(count, shape)``,
+    which returns the stage that codes so many arrays of a shape, one below another along the first dimension, as this
+    one codes each, or None: see `bundles`.
     """
 
     codec: ClassVar[Codec]

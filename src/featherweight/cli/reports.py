@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from featherweight.cli.text import Column, clean, count, exponent, ratio, shape, significant, size
-from featherweight.describe import describe
+from featherweight.describe import Branch, describe
 from featherweight.formats import Checkpoint, TensorInfo
 from featherweight.formats.fw import FwFile
 
@@ -38,7 +38,8 @@ DIFF = (
 def inspect_report(checkpoint: Checkpoint) -> Report:
     """Describe a checkpoint; nothing is decoded."""
     fw = checkpoint.container if isinstance(checkpoint.container, FwFile) else None
-    tensors = [_tensor(info, fw, checkpoint.size) for info in checkpoint.tensors.values()]
+    known = dict[int, list[Branch]]()  # of a bundle's frame, which many tensors share
+    tensors = [_tensor(info, fw, checkpoint.size, known) for info in checkpoint.tensors.values()]
     weights, tensor_bytes, stored = (sum(t[key] for t in tensors) for key in ("weights", "tensor_bytes", "bytes"))
     return {
         "file": checkpoint.name,
@@ -60,11 +61,14 @@ def inspect_report(checkpoint: Checkpoint) -> Report:
     }
 
 
-def _tensor(info: TensorInfo, fw: FwFile | None, file_bytes: int) -> Report:
-    stored = fw.entries[info.name].stored if fw else info.packed
-    branches = describe(fw.entries[info.name].frame) if fw else []
-    loss = fw.entries[info.name].loss if fw else None
-    bundle = len(fw.entries[info.name].bundle) if fw else 0
+def _tensor(info: TensorInfo, fw: FwFile | None, file_bytes: int, known: dict[int, list[Branch]]) -> Report:
+    entry = fw.entries[info.name] if fw else None
+    stored, loss, branches, bundle = info.packed, None, list[Branch](), 1
+    if entry is not None:
+        stored, loss, bundle = entry.stored, entry.loss, len(entry.bundle) or 1
+        if id(entry.frame) not in known:
+            known[id(entry.frame)] = describe(entry.frame)
+        branches = known[id(entry.frame)]
     return {
         "name": info.name,
         "dtype": info.kind.name,
@@ -74,7 +78,7 @@ def _tensor(info: TensorInfo, fw: FwFile | None, file_bytes: int) -> Report:
         "bytes": stored,
         "bits_per_weight": 8 * stored / info.count if info.count else None,
         "share": stored / file_bytes,
-        "bundle": bundle or 1,
+        "bundle": bundle,
         "exact": loss is None,
         "nmse": _finite(loss.nmse) if loss else 0.0,
         "max_abs_error": _finite(loss.largest) if loss else 0.0,

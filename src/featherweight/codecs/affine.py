@@ -142,9 +142,9 @@ class Affine:
         index = quantize(x, quantizer, self.bits, self._group(x), narrow=self.by == "range")
         return Encoded(wire, (index, *(each for each in quantizer if each is not None)))
 
-    def together(self, count: int) -> Affine | None:
+    def together(self, count: int, shape: tuple[int, ...]) -> Affine | None:
         """Return what codes so many arrays, one below another, as this codes each: rows must have their own scales."""
-        return self if self.granularity == "channel" and self.by != "given" else None
+        return self if len(shape) > 1 and self.granularity == "channel" and self.by != "given" else None
 
     def error_bound(self, x: Array, /) -> float | None:
         """Half a step, or what the rounding of scale and zero point cuts off; None unless `by` is range."""

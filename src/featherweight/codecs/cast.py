@@ -103,7 +103,7 @@ class Cast:
         _floats.round_into(source, values.reshape(-1))
         return Encoded(Empty(), (values,))
 
-    def together(self, count: int) -> Cast:
+    def together(self, count: int, shape: tuple[int, ...]) -> Cast:
         """Return what rounds so many arrays as this one does each."""
         return self
 

@@ -122,9 +122,9 @@ class Dct:
         values = _ranges.scaled(wide, -exponent).reshape(x.shape)
         return Encoded(DctWire(number, self.edge, exponent), (transform(values, form, self.edge),))
 
-    def together(self, count: int) -> Dct:
-        """Return what transforms so many arrays, one below another, as this one does each."""
-        return self
+    def together(self, count: int, shape: tuple[int, ...]) -> Dct | None:
+        """Return what transforms so many arrays, one below another; a block may then lie in two of them."""
+        return self if not self.scaled and self.form == "auto" else None
 
     def error_bound(self, x: Array, /) -> None:
         """Nothing is promised: the rounding of sums."""

@@ -110,7 +110,7 @@ class Levels:
         row, column, place = (_levels(each, self.resolution) for each in found)
         return Encoded(Empty(), (row, column, x, place) if place.size > 1 else (row, column, x))
 
-    def together(self, count: int) -> Levels:
+    def together(self, count: int, shape: tuple[int, ...]) -> Levels:
         """Return what codes so many arrays of one shape, one below another, as this one codes each."""
         return replace(self, blocks=self.blocks * count)
 

@@ -166,7 +166,7 @@ class Trellis:
         index = index.reshape(x.shape)
         return Encoded(wire, (index, shifts) if shifts is not None else (index,))
 
-    def together(self, count: int) -> Trellis | None:
+    def together(self, count: int, shape: tuple[int, ...]) -> Trellis | None:
         """Return what codes so many arrays as this codes each; None where the step is fitted to each."""
         return self if self.step else None
 

@@ -158,7 +158,7 @@ class Uniform:
         shifts = shifts[: min(top, _KNOWN - 1) + 1].astype(np.int8)
         return index, shifts if shifts.any() else None
 
-    def together(self, count: int) -> Uniform | None:
+    def together(self, count: int, shape: tuple[int, ...]) -> Uniform | None:
         """Return what codes so many arrays as this codes each; None where the step is fitted to each."""
         return self if self.step or self.max_error else None
 

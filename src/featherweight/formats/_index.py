@@ -50,11 +50,11 @@ class Row(Positional, frozen=True):
 class Index(Positional, frozen=True):
     """What a file says of its bodies, and of the file that they came from.
 
-    `order` has for each tensor, in the order of the source, the number of the row that it is the next one of; none
-    where they are as rows have them.
+    `order` has for each tensor, as the source had them, the number of the body that it is the next one of: [0, 1, 0]
+    where the second lies alone between two of a bundle. There is none where they are as bodies have them.
     """
 
-    rows: tuple[Row, ...]
+    bodies: tuple[Row, ...]
     metadata: dict[str, str]
     layout: bytes
     origin: str
@@ -90,7 +90,10 @@ def said(error: Error | None) -> Said | None:
 def _power(base: float, level: int, unit: int) -> float:
     if abs(level) >= _ENDLESS:
         return math.inf if level > 0 else 0.0
-    return float(base ** (level / unit))
+    try:
+        return float(base ** (level / unit))
+    except OverflowError:  # rounded up
+        return math.inf
 
 
 def _level(value: float, logarithm: Callable[[float], float], unit: int) -> int:

@@ -34,7 +34,8 @@ from featherweight.stage import Codec
 
 __all__ = ["Entry", "FwFile", "read", "write"]
 
-_HELD = 1 << 24  # bytes of decoded bundles that an open file holds
+_HELD = 1 << 26  # bytes of decoded bundles that an open file holds
+_MOST = 1 << 20  # tensors of a file
 
 
 class Entry(NamedTuple):
@@ -208,7 +209,7 @@ def open_fw(source: Source) -> FwFile:
 
 def _open(source: Source) -> FwFile:
     index, place = unpack(source)
-    entries = _in_order(index, _entries(index.rows, place))
+    entries = _in_order(index, _entries(index.bodies, place))
     return FwFile(source, entries, index.metadata, index.layout, index.origin, source.size - place + len(MAGIC))
 
 
@@ -222,6 +223,8 @@ def _entries(rows: Sequence[Row], end: int) -> list[list[Entry]]:
             size = body_size(row.frame)
             if not 0 <= row.padding < ALIGNMENT or place + row.padding + size > end:
                 raise FrameError(f"{row.padding} and {size} bytes do not lie in the file")
+            if len(names) + len(parts) > _MOST:
+                raise FrameError(f"a file of more than {_MOST} tensors")
             found.append(_tensors(row, parts, place + row.padding, size))
             for part in parts:
                 if part.name in names:
