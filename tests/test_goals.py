@@ -236,7 +236,7 @@ def test_what_nothing_lossy_is_fine_enough_for_is_exact(tensors: dict[str, Array
     small = featherweight.save_file(tensors, io.BytesIO(), "lossless-small").size
     vectors = 1.1 if recipe == "transform-clustering" else 1.0  # it makes clusters of them
     assert nmse == largest == 0
-    assert size <= vectors * small
+    assert size <= vectors * small + 64  # what a bundle spares, and universal makes none
     assert all(np.array_equal(loaded[name], x) for name, x in tensors.items())
 
 

@@ -44,6 +44,7 @@ __all__ = ["CODEC", "Levels", "Scales", "scales"]
 _TOP = 127
 _LEAST = 8  # weights that share a scale
 _SHORT = 64  # weights below which there are no scales
+_MOST = 1 << 20  # blocks
 _NONE = (1,)  # the shape of no scales; of arrays without dimensions, that
 
 
@@ -91,7 +92,7 @@ class Levels:
     """Add the scales of rows, columns and places, as levels for what follows."""
 
     resolution: int = param(4, lo=1, hi=16, doc="levels that an octave of scale has")
-    blocks: int = param(1, lo=1, doc="equal blocks of rows, each with scales of its own")
+    blocks: int = param(1, lo=1, hi=_MOST, doc="equal blocks of rows, each with scales of its own")
 
     codec: ClassVar[Codec] = CODEC
 
@@ -100,7 +101,7 @@ class Levels:
 
     def encode(self, x: Array, /, *given: Array) -> Encoded:
         """Measure scales and keep those that spare more than they cost."""
-        if self.blocks > 1 and x.ndim > 1:  # a vector has no scales
+        if self.blocks > 1 and x.ndim > 1 and x.size:  # a vector has no scales
             if x.shape[0] % self.blocks:
                 raise ArgumentError(f"{list(x.shape)} has no {self.blocks} equal blocks of rows")
             x = x.reshape(self.blocks, x.shape[0] // self.blocks, *x.shape[1:])
@@ -110,9 +111,10 @@ class Levels:
         row, column, place = (_levels(each, self.resolution) for each in found)
         return Encoded(Empty(), (row, column, x, place) if place.size > 1 else (row, column, x))
 
-    def together(self, count: int, shape: tuple[int, ...]) -> Levels:
+    def together(self, count: int, shape: tuple[int, ...]) -> Levels | None:
         """Return what codes so many arrays of one shape, one below another, as this one codes each."""
-        return replace(self, blocks=self.blocks * count)
+        blocks = self.blocks * count
+        return replace(self, blocks=blocks) if blocks <= _MOST else None
 
     def error_bound(self, x: Array, /) -> float:
         """Lossless."""
