@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 import featherweight
 from featherweight import Goal, Plan, bundles, dtypes, load_file, save_file
 from featherweight.bundles import MOST, ROOM, code, together
+from featherweight.cli.reports import inspect_report, inspect_summary
 from featherweight.codecs.raw import Raw
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError
+from featherweight.formats import open_checkpoint
 from featherweight.formats._index import Index, Part, Row, pack, unpack
 from featherweight.formats._io import open_source
 from featherweight.frame import body_size
@@ -399,3 +401,12 @@ def test_a_damaged_bundle_is_named_by_the_tensor_that_was_asked_for() -> None:
     data[entry.offset + body_size(entry.frame) // 2] ^= 1
     with featherweight.open(io.BytesIO(data)) as opened, pytest.raises(FrameError, match=r"layer4\.norm\.bias"):
         opened["layer4.norm.bias"]
+
+
+def test_inspect_says_that_tensors_share_a_frame(tmp_path: Path) -> None:
+    save_file(network(), tmp_path / "a.fw")
+    with open_checkpoint(tmp_path / "a.fw") as checkpoint:
+        report = inspect_report(checkpoint)
+    assert {tensor["bundle"] for tensor in report["tensors"]} == {1, 8}
+    assert sum(tensor["bytes"] for tensor in report["tensors"]) == report["totals"]["bytes"]
+    assert "40 of the tensors lie in bundles" in "\n".join(inspect_summary(report))

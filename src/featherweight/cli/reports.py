@@ -137,7 +137,7 @@ def inspect_summary(report: Report) -> Iterator[str]:
         f"{size(totals['index_bytes'])} of it are index and framing"
     )
     if bundled := sum(tensor["bundle"] > 1 for tensor in report["tensors"]):
-        yield f"{count(bundled, 'tensor')} of them in bundles, of whose bytes each has its share."
+        yield f"{bundled:,} of the tensors lie in bundles, of whose bytes each has its share."
     if not all(tensor["exact"] for tensor in report["tensors"]):
         yield "Errors are those that the file records, rounded up by some percent; diff measures them."
     if report["references"]:
