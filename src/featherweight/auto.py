@@ -21,7 +21,7 @@ from featherweight.codecs._kernels.survey import survey
 from featherweight.dtypes import Array
 from featherweight.stage import AnyRecipe, Recipe, Smallest, Stage, chain, check_params, param
 
-__all__ = ["Auto", "alike", "few"]
+__all__ = ["Auto", "constant", "few"]
 
 # What coding and decoding a symbol costs, in nanoseconds on one core with 512-bit vectors: a constant and a part that
 # grows with its entropy in bits. Huffman's, which needs no vectors, is scaled from a core with 256. A nanosecond
@@ -51,7 +51,7 @@ class Auto:
         """Return the recipe for this piece; None stores it as it is."""
         if x.dtype == np.uint8 and x.size:
             return self._bytes(x)
-        if alike(x):
+        if constant(x):
             return _stage("constant")  # type: ignore[no-any-return]
         sample = _sample(x)
         zeros = 1 - int(np.count_nonzero(sample.view(dtypes.of(x.dtype).word))) / sample.size
@@ -115,7 +115,7 @@ class Auto:
     def _bytes(self, x: Array) -> AnyRecipe | None:
         found = _survey(x)
         symbols, most, entropy, _ = found
-        if symbols == 1 and alike(x):
+        if symbols == 1 and constant(x):
             return _stage("constant")  # type: ignore[no-any-return]
         width = most.bit_length()
         huffman = found.huffman() if symbols < 256 or entropy < 7.9 else 8.0
@@ -140,7 +140,7 @@ def _stage(name: str, **values: Any) -> Any:
     return stage_class(name)(**values)
 
 
-def alike(x: Array) -> bool:
+def constant(x: Array) -> bool:
     """Return whether all elements are the same."""
     if x.size == 0:
         return True

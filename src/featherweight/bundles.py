@@ -18,7 +18,7 @@ import numpy as np
 
 from featherweight import codecs as codec_table
 from featherweight import dtypes
-from featherweight.auto import alike, few
+from featherweight.auto import constant, few
 from featherweight.codecs._kernels import _filters
 from featherweight.dtypes import Array
 from featherweight.encoder import Coded, encode_into
@@ -27,6 +27,7 @@ from featherweight.formats import TensorInfo
 from featherweight.formats.fw_writing import Told
 from featherweight.losses import measured
 from featherweight.lossy import Lossy
+from featherweight.smooth import pruned
 from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, params
 
 __all__ = ["LARGE", "MOST", "ROOM", "Body", "candidates", "code", "together"]
@@ -47,6 +48,11 @@ class Body(NamedTuple):
     recipe: AnyRecipe
     coded: Coded
     parts: list[Array]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the tensors."""
+        return tuple([told.name for told in self.tensors])
 
 
 def candidates(tensors: Iterable[tuple[TensorInfo, Hashable]]) -> Iterator[list[TensorInfo]]:
@@ -84,17 +90,16 @@ def _kind(info: TensorInfo) -> Hashable:
 def character(x: Array) -> Hashable:
     """Return what arrays of a kind must have in common if a model is to fit them all, as a sample tells; None: alone.
 
-    That is whether a quarter are zeros, and about how large they are. One of a single value takes next to nothing.
+    That is whether they were pruned, and about how large they are. One of a single value takes next to nothing.
     """
-    if x.size > 1 and alike(x):
+    if x.size > 1 and constant(x):
         return None
     some, kind = x.reshape(-1)[:: max(1, x.size // _SAMPLE)], dtypes.of(x.dtype).kind
     if kind not in "uifc":
         return 0
     with np.errstate(all="ignore"):
-        sizes = np.abs(some if kind == "c" else some.astype(np.float64))
-        sparse, mean = 4 * np.count_nonzero(sizes) < 3 * sizes.size, float(sizes.mean())
-    return sparse, math.frexp(mean)[1] // _OCTAVES if math.isfinite(mean) else 0
+        mean = float(np.abs(some if kind == "c" else some.astype(np.float64)).mean())
+    return pruned(x), math.frexp(mean)[1] // _OCTAVES if math.isfinite(mean) else 0
 
 
 def code(

@@ -371,8 +371,8 @@ def _by_choice(goal: Goal, plan: Plan, family: Family, rehearse: Rehearsal) -> t
         names
         for _, outcome in measured
         for names, (_, error) in outcome.bodies.items()
-        if error and all(map(plan.free, names)) and all(names in each.bodies for _, each in measured)
-    )
+        if error and all(map(plan.free, names))
+    )  # which lie alone: what has choices fits something to each tensor
     table = {
         names: [(choice, *_weighed(outcome.bodies[names], plan.sensitivity(names[0]))) for choice, outcome in measured]
         for names in lossy

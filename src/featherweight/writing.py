@@ -139,7 +139,6 @@ def write(
     What the recipe of a draft from `before` has made is taken from there.
     """
     checkpoint, where = work.checkpoint, work.checkpoint.name if work.apart else None
-    known = before.recipes if before else {}
     bodies = {name: each for each in (before.kept() if before else ()) for name in each.names}
     found = dict[tuple[str, ...], AnyRecipe]()
     for large, groups in itertools.groupby(_together(work, plan), lambda infos: infos[0].count >= LARGE):
@@ -150,10 +149,9 @@ def write(
                     if isinstance(body, _Kept):
                         assert before is not None
                         writer.take(body.names, before.writer, before.file)
-                        found[body.names] = body.recipe
                     else:
                         writer.put(body.tensors, body.coded, body.parts)
-                        found[tuple([told.name for told in body.tensors])] = body.recipe
+                    found[body.names] = body.recipe
                 for info in infos:
                     done(info.name, info.packed)
             continue
@@ -162,7 +160,7 @@ def write(
             old = work.lookup(info)
             with within(info.name, ": "):
                 recipe = found[info.name,] = _chosen(plan.against(old, x, info.name), x)
-            if before is not None and recipe == known.get((info.name,)):
+            if before is not None and info.name in bodies and recipe == bodies[info.name].recipe:
                 writer.take((info.name,), before.writer, before.file)
                 done(info.name, info.packed)
                 continue
