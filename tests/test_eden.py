@@ -106,3 +106,9 @@ def test_the_largest_scale_is_one_that_the_decoder_takes(dtype: type) -> None:
     for bits in range(1, 9):
         x = np.full(7, np.finfo(dtype).max, dtype)
         assert np.isfinite(featherweight.decode(featherweight.encode(x, f"lloydmax({bits})"))).all()
+
+
+def test_blocks_of_any_magnitude_are_told_without_a_warning() -> None:
+    x = np.array([4e307, 2e149, 1e147, -1e70, 0.0, 5e-324])  # squares beside which a length overflows
+    for unbiased in ("true", "false"):
+        assert np.isfinite(featherweight.decode(featherweight.encode(x, f"lloydmax(1, 1, {unbiased})"))).all()

@@ -130,7 +130,7 @@ class Lloydmax:
         points[: 1 << self.bits] = centroids(self.bits)
         middles, cells = _cuts(self.bits)
         cuts = middles.astype(real)
-        with np.errstate(divide="ignore", invalid="ignore", under="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
             factors = np.where(squares > 0, np.sqrt(lengths.astype(np.float64) / squares), 0.0)
             factors = np.minimum(factors, np.finfo(real).max).astype(real)
         index, products = np.empty(x.shape, np.uint8), np.empty((lengths.size, 2))
