@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +15,6 @@ import featherweight
 from featherweight import Split, chain, codecs, decode, dtypes, encode, inspect
 from featherweight.dtypes import Array
 from featherweight.encoder import encode_into, step_of
-from featherweight.engine import ordered_map, thread_pool
 from featherweight.errors import ArgumentError, BaseMismatchError, FeatherweightError, FrameError, UnsupportedError
 from featherweight.frame import FLAT, GIVEN, REFERENCE, SPLIT, checksum, join, piece_shape, whole_rows
 from featherweight.recipes import parse
@@ -667,20 +665,3 @@ def test_inspect_runs_no_codec_and_says_what_there_is() -> None:
     assert "rounded" == head.root.nodes[0].codec
     assert featherweight.inspect is inspect
     assert REFERENCE not in {leaf[0] for leaf in head.root.leaves}
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_who_waits_works_and_results_and_errors_keep_their_order(threads: int) -> None:
-    def work(number: int) -> int:
-        time.sleep(0.001 * (number % 3))
-        if number in (20, 21):
-            raise ArgumentError(f"number {number}")
-        return number
-
-    with thread_pool(threads) as pool:
-        mapped = ordered_map(pool, light=lambda number: number % 4 == 1)
-        assert list(mapped(work, range(20))) == list(range(20))
-        done: list[int] = []
-        with pytest.raises(ArgumentError, match="number 20"):  # 21 is light, and fails sooner
-            done.extend(mapped(work, range(40)))
-        assert list(mapped(work, iter(range(5)))) == list(range(5))  # the pool is as it was

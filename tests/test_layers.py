@@ -20,7 +20,7 @@ ROOT = Path(featherweight.__file__).parent
 # that says so.
 FLOORS = [
     {"errors", "dtypes"},
-    {"stage", "kernel"},
+    {"stage", "kernel", "threads"},
     {"codecs", "frame"},
     {"auto", "lossy", "named", "prune", "smooth", "weights", "recipes"},
     {"linking", "losses"},

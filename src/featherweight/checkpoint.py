@@ -18,7 +18,7 @@ import numpy as np
 
 from featherweight.drafts import Drafts, outcome, sampled
 from featherweight.dtypes import Array
-from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
+from featherweight.engine import MAX_BYTES
 from featherweight.errors import ArgumentError
 from featherweight.formats import Checkpoint, open_checkpoint, write_checkpoint
 from featherweight.formats._io import Where, file_name, is_stream
@@ -29,6 +29,7 @@ from featherweight.losses import Error
 from featherweight.plan import Plan
 from featherweight.reading import Base, base_of, load_file, open
 from featherweight.stage import AnyRecipe, Codec
+from featherweight.threads import ordered_map, thread_pool
 from featherweight.writing import Draft, Progress, Work, energies, kept, light, local, rms, write
 
 __all__ = ["Encoded", "decode_file", "encode_file", "save_file"]

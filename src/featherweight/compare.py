@@ -18,11 +18,11 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.bundles import LARGE
 from featherweight.dtypes import Array
-from featherweight.engine import ordered_map, thread_pool
 from featherweight.errors import FeatherweightError, FrameError, LimitError
 from featherweight.formats import TensorInfo
 from featherweight.losses import decibels, over
 from featherweight.reading import TensorFile
+from featherweight.threads import ordered_map, thread_pool
 from featherweight.writing import Progress
 
 __all__ = ["Damage", "Difference", "compare", "damages"]
@@ -111,9 +111,7 @@ def _each(
             if large:
                 yield from map(functools.partial(work, pool, tell), group)
                 continue
-            asked, told = itertools.tee(group)
-            done = ordered_map(pool)(functools.partial(work, None, _nobody), asked)
-            for result, info in zip(done, told, strict=True):
+            for info, result in ordered_map(pool)(lambda info: (info, work(None, _nobody, info)), group):
                 tell(info.name, info.packed)
                 yield result
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import collections
-import functools
-import itertools
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,8 +15,9 @@ from featherweight.errors import ArgumentError
 from featherweight.frame import Frame, join, parse
 from featherweight.recipes import parse as parse_recipe
 from featherweight.stage import AnyRecipe, Codec
+from featherweight.threads import ordered_map, thread_pool, workers
 
-__all__ = ["MAX_BYTES", "decode", "encode", "inspect", "ordered_map", "thread_pool", "workers"]
+__all__ = ["MAX_BYTES", "check_out", "decode", "encode", "inspect"]
 
 MAX_BYTES = 1 << 34
 
@@ -106,77 +101,3 @@ def check_out(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], others: It
         raise ArgumentError("out must be C-contiguous, writable, aligned and native", path="out")
     if any(np.may_share_memory(out, other) for other in others):
         raise ArgumentError("out overlaps the frame or a reference", path="out")
-
-
-def workers(threads: int | None) -> int:
-    """Return how many threads to use: `threads`, or the processors that this process may use."""
-    if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads < 1:
-        raise ArgumentError(f"threads={threads}: expected at least 1")
-    return threads
-
-
-def thread_pool(threads: int | None) -> AbstractContextManager[Executor | None]:
-    """Return a context whose value is a pool, or None where one thread is enough.
-
-    The pool has one thread less, for the caller is one too: where three fight for the interpreter, two get less done.
-    Pools are kept: threads that live on keep their scratch memory. What runs in a pool must not wait for it.
-    """
-    count = workers(threads)
-    return nullcontext(_pool(count) if count > 1 else None)
-
-
-@functools.cache
-def _pool(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count - 1, "featherweight")
-
-
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def ordered_map(
-    pool: Executor | None, ahead: int = 4, light: Callable[[Any], bool] = lambda item: False
-) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
-    """Return a `map` that keeps a few calls under way in `pool` and gives their results in order.
-
-    Unlike ``Executor.map`` it takes no more from its input than it has under way, so that memory stays bounded. What
-    is `light`, and would cost more to hand over than to do, the caller does itself.
-    """
-    if pool is None:
-        return map
-    window = ahead * (getattr(pool, "_max_workers", None) or os.cpu_count() or 1)
-    near = isinstance(pool, ThreadPoolExecutor)
-
-    def mapped(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        begun = ([_done(function, x) if light(x) else pool.submit(function, x), x] for x in items)
-        waiting: collections.deque[list[Any]] = collections.deque()
-        try:
-            waiting.extend(itertools.islice(begun, window))
-            while waiting:
-                # While the oldest is under way, what nobody has begun is begun here, if the caller is a thread as any.
-                for call in waiting if near else ():
-                    if waiting[0][0].done():
-                        break
-                    if call[0].cancel():
-                        call[0] = _done(function, call[1])
-                result = waiting.popleft()[0].result()
-                waiting.extend(itertools.islice(begun, 1))
-                yield result
-        finally:
-            for future, _ in waiting:
-                future.cancel()
-            wait([future for future, _ in waiting])  # what is under way still reads and writes the caller's memory
-
-    return mapped
-
-
-def _done(function: Callable[[Any], Any], item: Any) -> Future[Any]:
-    """Call a function now; what it raises is raised in its turn."""
-    future: Future[Any] = Future()
-    try:
-        future.set_result(function(item))
-    except Exception as error:  # noqa: BLE001  (whatever it is, it is raised where the result is asked for)
-        future.set_exception(error)
-    return future

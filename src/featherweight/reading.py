@@ -16,13 +16,14 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.bundles import LARGE
 from featherweight.dtypes import Array
-from featherweight.engine import MAX_BYTES, ordered_map, thread_pool
+from featherweight.engine import MAX_BYTES
 from featherweight.errors import ArgumentError, BaseMismatchError, LimitError
 from featherweight.formats import TensorInfo, open_checkpoint
 from featherweight.formats._io import Where
 from featherweight.formats.fw import FwFile
 from featherweight.lookups import Lookup
 from featherweight.stage import Codec
+from featherweight.threads import ordered_map, thread_pool
 from featherweight.writing import Progress, light, local, no_base
 
 __all__ = ["Base", "TensorFile", "TensorSlice", "base_of", "load_file", "open"]

@@ -23,7 +23,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.decoder import Plan, parts_between, prepare, run, run_range
 from featherweight.dtypes import Array
-from featherweight.engine import MAX_BYTES, check_out, workers
+from featherweight.engine import MAX_BYTES, check_out
 from featherweight.errors import ArgumentError, FrameError, within
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
 from featherweight.formats._index import ALIGNMENT, MAGIC, Index, Loss, Part, Row, loss_of, unpack
@@ -31,6 +31,7 @@ from featherweight.formats._io import Source, Where
 from featherweight.frame import Frame, body_size, check
 from featherweight.lookups import Lookup
 from featherweight.stage import Codec
+from featherweight.threads import workers
 
 __all__ = ["Entry", "FwFile", "read", "write"]
 

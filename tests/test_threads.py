@@ -1,0 +1,118 @@
+"""The map that threads share: its order, its bounds, its errors."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from featherweight.errors import ArgumentError
+from featherweight.threads import ordered_map, thread_pool, workers
+
+
+def numbers(count: int, taken: list[int]) -> Iterator[int]:
+    for number in range(count):
+        taken.append(number)
+        yield number
+
+
+def after_a_while(number: int) -> int:
+    time.sleep(0.001 * (number % 3))
+    if number in (20, 21):
+        raise ArgumentError(f"number {number}")
+    return number
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_results_and_errors_keep_their_order(threads: int) -> None:
+    with thread_pool(threads) as pool:
+        mapped = ordered_map(pool, light=lambda number: number % 4 == 1)
+        assert list(mapped(after_a_while, range(20))) == list(range(20))
+        done: list[int] = []
+        with pytest.raises(ArgumentError, match="number 20"):  # 21 is light, and fails sooner
+            done.extend(mapped(after_a_while, range(40)))
+        assert done == list(range(20))
+        assert list(mapped(after_a_while, iter(range(5)))) == list(range(5))  # the pool is as it was
+        assert list(mapped(after_a_while, ())) == []
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_no_more_is_taken_than_a_few_items_for_each_thread(threads: int) -> None:
+    taken: list[int] = []
+    with thread_pool(threads) as pool:
+        results = ordered_map(pool, ahead=2)(lambda number: number, numbers(1000, taken))
+        for number in results:
+            assert len(taken) <= number + 1 + 2 * (threads - 1)
+            time.sleep(0.0001)
+    assert taken == list(range(1000))
+
+
+def test_what_the_items_raise_comes_after_the_results_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield from range(7)
+        raise OSError("the disk is gone")
+
+    done: list[int] = []
+    with thread_pool(3) as pool, pytest.raises(OSError, match="disk"):
+        done.extend(ordered_map(pool)(after_a_while, items()))
+    assert done == list(range(7))
+
+
+def test_who_stops_asking_waits_for_what_is_under_way() -> None:
+    under_way, seen = [0], []
+    lock = threading.Lock()
+
+    def work(number: int) -> int:
+        with lock:
+            under_way[0] += 1
+        time.sleep(0.002)
+        with lock:
+            under_way[0] -= 1
+        return number
+
+    with thread_pool(4) as pool:
+        for number in ordered_map(pool)(work, range(100)):
+            seen.append(number)
+            if number == 9:
+                break
+        assert under_way == [0]
+        assert seen == list(range(10))
+
+
+def test_two_callers_share_a_pool() -> None:
+    found: dict[int, list[int]] = {}
+
+    def call(offset: int) -> None:
+        with thread_pool(2) as pool:
+            found[offset] = list(ordered_map(pool, ahead=1)(after_a_while, range(offset, offset + 15)))
+
+    callers = [threading.Thread(target=call, args=(offset,)) for offset in (30, 50, 70)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert found == {offset: list(range(offset, offset + 15)) for offset in (30, 50, 70)}
+
+
+def test_a_pool_that_takes_nothing_more_leaves_it_to_the_caller() -> None:
+    pool = ThreadPoolExecutor(2)
+    pool.shutdown()
+    assert list(ordered_map(pool)(after_a_while, range(10))) == list(range(10))
+
+
+def test_any_executor_will_do() -> None:
+    class AtOnce(Executor):
+        def submit(self, function: Any, /, *args: Any, **named: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_result(function(*args, **named))
+            return future
+
+    taken: list[int] = []
+    results = ordered_map(AtOnce(), ahead=1)(after_a_while, numbers(15, taken))
+    assert next(results) == 0
+    assert len(taken) <= 1 + workers(None)
+    assert list(results) == list(range(1, 15))
+    with pytest.raises(ArgumentError, match="at least 1"):
+        workers(0)
