@@ -64,7 +64,7 @@ class Auto:
         """Return what to code an array with that is not of few elements, nor of many zeros in a row."""
         row = dtypes.of(x.dtype)
         if row.kind == "f" and row.bits >= 32 and _stage("narrow").pays(x):
-            return self._each(_stage("narrow"))
+            return _each(self, _stage("narrow"))
         plain = self._planes(sample, row.word.itemsize)
         if row.kind == "f" and row.bits >= 16 and x.size >= 256 and (self.effort == "small" or zeros > 0.05):
             conditional = self._conditional(x, zeros > 0.05)
@@ -85,32 +85,20 @@ class Auto:
             tops = (sample.view(np.uint16) >> 7).astype(np.uint8)
             lost = max(2 - (_survey(tops).entropy - _survey(tops >> 2).entropy), 0)
             if lost < APART_NS * BITS_PER_NS[self.effort]:
-                then = ("exponent", self), ("mantissa", _stage("bitpack", width=2)), ("low", self)
-                return Recipe(_stage("planes", widths=(6, 2, 8)), then)
-        return self._each(_stage("planes"), count)
-
-    def _each(self, stage: Stage, count: int | None = None) -> Recipe:
-        """Ask again for every stream of a stage."""
-        return Recipe(stage, tuple((port.name, self) for port in stage.codec.streams[:count]))
+                return _apart(self)
+        return _each(self, _stage("planes"), count)
 
     def _runs(self, x: Array) -> AnyRecipe | None:
         stage = _stage("runs", least=1024)  # scattered zeros are the entropy coder's, regions are not
-        return self._each(stage) if stage.pays(x) else None
+        return _each(self, stage) if stage.pays(x) else None
 
     def _conditional(self, x: Array, sparse: bool) -> AnyRecipe:
         """Code exponents under the scales of rows and columns, and the top of the mantissas under the exponents.
 
         Of a sparse tensor every plane goes under the exponents, which tell where the zeros are.
         """
-        rans, widths = _stage("rans"), _widths(x)
-        names = [port.name for port in stage_class("planes").codec.streams[: len(widths)]]
-        exponent: AnyRecipe = self
-        if self.effort == "small" and x.ndim >= 2 and len(x) >= 4 and x.size // len(x) >= 4:
-            exponent = chain(_stage("scales"), row=self, column=self, values=chain(rans, given=("row", "column")))
-        under = names[1:] if sparse else names[1:2]
-        conditional = Recipe(rans, given=("exponent",))
-        then = ((name, conditional if name in under else self) for name in names[1:])
-        return Recipe(_stage("planes", widths=widths), (("exponent", exponent), *then))
+        scaled = self.effort == "small" and x.ndim >= 2 and len(x) >= 4 and x.size // len(x) >= 4
+        return _conditional(self, _widths(x), scaled, sparse)
 
     def _bytes(self, x: Array) -> AnyRecipe | None:
         found = _survey(x)
@@ -140,6 +128,32 @@ def _stage(name: str, **values: Any) -> Any:
     return stage_class(name)(**values)
 
 
+@functools.cache  # what recipes know of themselves they find once
+def _each(then: Auto, stage: Stage, count: int | None = None) -> Recipe:
+    """Ask again for every stream of a stage."""
+    return Recipe(stage, tuple((port.name, then) for port in stage.codec.streams[:count]))
+
+
+@functools.cache
+def _apart(then: Auto) -> Recipe:
+    """Cut f16 into six bits to be coded, two of noise, and the rest."""
+    parts = ("exponent", then), ("mantissa", _stage("bitpack", width=2)), ("low", then)
+    return Recipe(_stage("planes", widths=(6, 2, 8)), parts)
+
+
+@functools.cache
+def _conditional(then: Auto, widths: tuple[int, ...], scaled: bool, sparse: bool) -> Recipe:
+    rans = _stage("rans")
+    names = [port.name for port in stage_class("planes").codec.streams[: len(widths)]]
+    exponent: AnyRecipe = then
+    if scaled:
+        exponent = chain(_stage("scales"), row=then, column=then, values=chain(rans, given=("row", "column")))
+    under = Recipe(rans, given=("exponent",))
+    below = names[1:] if sparse else names[1:2]
+    planes = ((name, under if name in below else then) for name in names[1:])
+    return Recipe(_stage("planes", widths=widths), (("exponent", exponent), *planes))
+
+
 def constant(x: Array) -> bool:
     """Return whether all elements are the same."""
     if x.size == 0:
@@ -157,8 +171,8 @@ def few(x: Array) -> bool:
     row = dtypes.of(x.dtype)
     if row.kind != "f" or row.bits < 16 or not x.size:
         return False
-    words = _sample(x).view(row.word)[:: max(1, SAMPLE // (2 * MOST))]
-    if 8 * len(set(words.tolist())) > min(x.size, 8 * MOST):  # of so few quicker than sorting them
+    some = _sample(x).view(row.word)[:: max(1, SAMPLE // (2 * MOST))].copy()
+    if 8 * numbered(some)[0].size > min(x.size, 8 * MOST):
         return False
     first = dtypes.bits_view(x)[:FIRST]  # of many zeros a sample is soon told, and what is between them is not
     return numbered(first)[0].size <= MOST
@@ -197,12 +211,12 @@ class _Survey(NamedTuple):
 def _survey(x: Array) -> _Survey:
     flat = x.reshape(-1)
     run, step = _places(flat.size)
-    counts, found = np.empty(256, np.uint32), np.empty(4, np.uint64)
+    counts, found = np.empty(256, np.uint32), np.empty(5, np.uint64)
     survey(flat, np.uint64(run), np.uint64(step), _SHARES, counts, found)
-    n, symbols, most, shares = found.tolist()
+    n, symbols, most, shares, likeliest = found.tolist()
     # Miller and Madow's correction: a sample shows less entropy than there is.
     entropy = math.log2(n) - shares / (n << _LOG) + (symbols - 1) / (_2LN2 * n)
-    return _Survey(symbols, most, entropy, int(counts.max()) / n)
+    return _Survey(symbols, most, entropy, likeliest / n)
 
 
 def _widths(x: Array) -> tuple[int, ...]:

@@ -93,6 +93,7 @@ def _index() -> dict[object, ElementType]:
     return index
 
 
+@functools.lru_cache(1024)  # it is asked some ten times for every tensor
 def of(key: int | str | np.dtype[Any]) -> ElementType:
     """Look up an element type by wire id, by name, or by NumPy dtype of any byte order.
 

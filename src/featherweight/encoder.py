@@ -40,7 +40,6 @@ from featherweight.losses import Error, measured
 from featherweight.stage import (
     AnyRecipe,
     Codec,
-    Port,
     Recipe,
     Rewrite,
     Smallest,
@@ -49,7 +48,7 @@ from featherweight.stage import (
     Stage,
     hints_of,
     is_bare,
-    params,
+    mentioned,
 )
 
 __all__ = ["Coded", "Loadable", "Mapper", "Piece", "encode_into", "step_of"]
@@ -232,27 +231,35 @@ class _Builder:
             return self._rewrite(x, stage, recipe, scope, depth)
         codec = stage.codec
         with within(codec.name):
-            known = len(codec.given)
-            given = [edge for name in recipe.given[:known] if (edge := self._given(name, scope)) is not _LEFT_OUT]
-            hints = [self._peek(name, scope) for name in recipe.given[known:]]
-            codec.out.check(Spec(x.dtype, x.shape), ArgumentError)
-            for port, edge in zip(codec.given, given, strict=False):
-                port.check(edge.spec, ArgumentError)
-            for port, hint in zip(hints_of(stage), hints, strict=False):
-                port.check(Spec(hint.dtype, hint.shape), ArgumentError)
-            encoded = stage.encode(x, *(edge.value() for edge in given), *hints)
-            then, siblings, made = dict(recipe.then), dict(scope), dict[int, _Made]()
-            siblings |= {port.name: _LEFT_OUT for port in codec.streams[len(encoded.streams) :]}
+            spec = Spec(x.dtype, x.shape)
+            codec.out.check(spec, ArgumentError)
+            given, hints = self._given_to(stage, recipe.given, scope) if recipe.given else ([], [])
+            encoded = stage.encode(x, *[edge.value() for edge in given], *hints)
+            then, siblings, count = dict(recipe.then), dict(scope), len(encoded.streams)
+            siblings.update((port.name, _LEFT_OUT) for port in codec.streams[count:])
+            made: list[Any] = [None] * count
             self.depth += 1
-            for number in _in_order(codec.streams, then):
-                if number >= len(encoded.streams):
-                    continue
-                port, stream = codec.streams[number], dtypes.native(encoded.streams[number])
-                port.check(Spec(stream.dtype, stream.shape), ArgumentError)
-                with within(port.name):
-                    made[number] = siblings[port.name] = self.add(stream, then.get(port.name), siblings, depth + 1)
+            for number in recipe.order if then else range(count):
+                if number < count:
+                    port, stream = codec.streams[number], dtypes.native(encoded.streams[number])
+                    port.check(Spec(stream.dtype, stream.shape), ArgumentError)
+                    with within(port.name):
+                        edge = self.add(stream, then.get(port.name), siblings, depth + 1)
+                    made[number] = siblings[port.name] = edge
             self.depth -= 1
-        return self._node(x, stage, encoded.wire, [made[number] for number in sorted(made)], given)
+        return self._node(x, spec, stage, encoded.wire, made, given)
+
+    def _given_to(self, stage: Stage, names: Sequence[str], scope: Scope) -> tuple[list[_Made], list[Array]]:
+        """Return what a stage is given, and what its encoder alone is."""
+        codec = stage.codec
+        known = len(codec.given)
+        given = [edge for name in names[:known] if (edge := self._given(name, scope)) is not _LEFT_OUT]
+        hints = [self._peek(name, scope) for name in names[known:]]
+        for port, edge in zip(codec.given, given, strict=False):
+            port.check(edge.spec, ArgumentError)
+        for port, hint in zip(hints_of(stage), hints, strict=False):
+            port.check(Spec(hint.dtype, hint.shape), ArgumentError)
+        return given, hints
 
     def finish(self, result: _Made) -> Piece:
         """Give the edges their numbers in the frame and return the program with what it stores."""
@@ -356,7 +363,7 @@ class _Builder:
         flat = x.ndim == 1 and (row.bits >= 8 or x.size * row.bits % 8 == 0)
         return self._leaf((FLAT, row.id) if flat else (SHAPED, row.id, *x.shape), x)
 
-    def _node(self, x: Array, stage: Stage, wire: Any, streams: list[_Made], given: list[_Made]) -> _Made:
+    def _node(self, x: Array, spec: Spec, stage: Stage, wire: Any, streams: list[_Made], given: list[_Made]) -> _Made:
         self.nodes.append((stage.codec, wire, [e.number for e in streams], [e.number for e in given]))
         self.specs.append((dtypes.of(x.dtype).id, *x.shape))
 
@@ -381,7 +388,7 @@ class _Builder:
 
         if any(not edge.exact and dtypes.of(edge.spec.dtype).kind in "bui" for edge in streams):
             value()  # numbers may be approximate; of positions, symbols and bytes not every loss can be decoded
-        return _Made(-len(self.nodes), Spec(x.dtype, x.shape), exact, value)
+        return _Made(-len(self.nodes), spec, exact, value)
 
     def _split(self, x: Array, split: Split, scope: Scope, depth: int) -> _Made:
         if self.write is None:
@@ -390,7 +397,7 @@ class _Builder:
         count = -(-x.size // step) if step else 0
         if count <= 1:
             return self.add(x, split.recipe, scope, depth)
-        given = {name: self._given(name, scope) for name in _names(split.recipe) & scope.keys()}
+        given = {name: self._given(name, scope) for name in mentioned(split.recipe) & scope.keys()}
         left_out = {name: _Outside((), _ZERO) for name, edge in given.items() if edge is _LEFT_OUT}
         given = {name: edge for name, edge in given.items() if name not in left_out}
         flat = x.reshape(-1)
@@ -444,28 +451,3 @@ def _encode_unit(recipe: AnyRecipe, keep: bool, measure: bool, unit: _Unit) -> P
         return piece._replace(decoded=x if keep else None)
     decoded = made.value()
     return piece._replace(error=measured(x, decoded) if measure else None, decoded=decoded if keep else None)
-
-
-def _in_order(ports: Sequence[Port], then: Mapping[str, AnyRecipe]) -> list[int]:
-    """Return streams in the order of their ports, but one whose recipe is given a later one after that."""
-    order = list(range(len(ports)))
-    for number, port in enumerate(ports):
-        mentioned = _names(then.get(port.name))
-        later = [other for other in order if other > number and ports[other].name in mentioned] if mentioned else ()
-        if later:
-            order.remove(number)
-            order.insert(order.index(max(later)) + 1, number)
-    return order
-
-
-def _names(recipe: AnyRecipe | None) -> set[str]:
-    """Return the given names that a recipe mentions."""
-    if isinstance(recipe, Split):
-        return _names(recipe.recipe)
-    if isinstance(recipe, Smallest):
-        return set().union(*map(_names, recipe.recipes))
-    if isinstance(recipe, Recipe):
-        return set(recipe.given).union(*(_names(node) for _, node in recipe.then))
-    if recipe is not None and hasattr(recipe, "choose"):
-        return set().union(*(_names(getattr(recipe, f.name)) for f in params(recipe) if f.metadata["recipe"]))
-    return set()

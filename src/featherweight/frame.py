@@ -76,7 +76,7 @@ class Positional(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
     def trimmed(self) -> list[Any]:
         """Return what goes on the wire."""
-        values = [getattr(self, name) for name in self.__struct_fields__]
+        values = list(msgspec.structs.astuple(self))
         defaults = self.__struct_defaults__
         least = len(values) - len(defaults)
         while len(values) > least and values[-1] == defaults[len(values) - 1 - least]:
@@ -87,9 +87,9 @@ class Positional(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 def _plain(value: Any) -> Any:
     if isinstance(value, Positional):
         return value.trimmed()
-    if not isinstance(value, (tuple, list)):
-        return value
-    return [item if type(item) is int else _plain(item) for item in value]  # nearly all are
+    if isinstance(value, tuple) and value and isinstance(value[0], Positional):
+        return [record.trimmed() for record in value]
+    return value
 
 
 class Node(Positional, frozen=True):

@@ -20,6 +20,7 @@ lossy recipe must not spoil.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,6 +96,15 @@ def parse(source: str, codecs: Mapping[str, Any] = {}) -> AnyRecipe:
 
     Raises ArgumentError that shows the place.
     """
+    return _parse(source, codecs) if codecs else _known(source)
+
+
+@functools.lru_cache(256)
+def _known(source: str) -> AnyRecipe:
+    return _parse(source, {})
+
+
+def _parse(source: str, codecs: Mapping[str, Any]) -> AnyRecipe:
     reader = _Reader(source, codecs)
     node = reader.recipe(0)
     reader.expect("")

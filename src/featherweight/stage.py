@@ -10,6 +10,7 @@ engine writes those).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
@@ -197,6 +198,26 @@ class Recipe:
     then: tuple[tuple[str, AnyRecipe], ...] = ()
     given: tuple[str, ...] = ()
 
+    @functools.cached_property
+    def mentioned(self) -> frozenset[str]:
+        """The given names that it and what is under it mention."""
+        return frozenset(self.given).union(*(mentioned(node) for _, node in self.then))
+
+    @functools.cached_property
+    def order(self) -> tuple[int, ...]:
+        """The numbers of the streams as they are coded: one whose recipe is given a later one comes after that."""
+        names, then = streams_of(self.stage), dict(self.then)
+        order = list(range(len(names)))
+        if not self.mentioned:
+            return tuple(order)
+        for number, name in enumerate(names):
+            wanted = mentioned(then.get(name))
+            later = [other for other in order if other > number and names[other] in wanted]
+            if later:
+                order.remove(number)
+                order.insert(order.index(max(later)) + 1, number)
+        return tuple(order)
+
     def __repr__(self) -> str:
         given = [f"given={self.given!r}"] if self.given else []
         return f"chain({', '.join([repr(self.stage), *given, *(f'{name}={node!r}' for name, node in self.then)])})"
@@ -256,6 +277,20 @@ def hints_of(stage: Any) -> tuple[Port, ...]:
     return hints
 
 
+def mentioned(recipe: AnyRecipe | None) -> frozenset[str]:
+    """Return the given names that a recipe mentions, or that a selector's recipes do."""
+    if isinstance(recipe, Recipe):
+        return recipe.mentioned
+    if isinstance(recipe, Split):
+        return mentioned(recipe.recipe)
+    under: tuple[AnyRecipe | None, ...] = ()
+    if isinstance(recipe, Smallest):
+        under = recipe.recipes
+    elif recipe is not None and hasattr(recipe, "choose"):
+        under = tuple([getattr(recipe, f.name) for f in params(recipe) if f.metadata["recipe"]])
+    return frozenset[str]().union(*map(mentioned, under))
+
+
 def chain(stage: Stage | Rewrite, /, *, given: tuple[str, ...] = (), **then: AnyRecipe) -> Recipe:
     """Send the streams of `stage` on, by name, into further recipes.
 
@@ -296,6 +331,11 @@ def param(
 
 def params(stage: Any) -> tuple[dataclasses.Field[Any], ...]:
     """Return the declared parameters of a stage or of its class."""
+    return _params(stage if isinstance(stage, type) else type(stage))
+
+
+@functools.cache
+def _params(stage: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
     return tuple(f for f in dataclasses.fields(stage) if "doc" in f.metadata)
 
 

@@ -16,7 +16,19 @@ from featherweight import dtypes
 from featherweight.decoder import digest, reference_part
 from featherweight.dtypes import Array
 from featherweight.errors import FeatherweightError
-from featherweight.frame import FLAT, REFERENCE, SHAPED, SPLIT, Frame, Program, checksum, parse, parse_head, seal
+from featherweight.frame import (
+    FLAT,
+    REFERENCE,
+    SHAPED,
+    SPLIT,
+    Frame,
+    Program,
+    checksum,
+    pack_head,
+    parse,
+    parse_head,
+    seal,
+)
 
 
 class Sealed(NamedTuple):
@@ -37,7 +49,7 @@ def mutated(good: Sealed, choose: random.Random) -> bytes:
     except FeatherweightError:  # hostile already, and refused
         return good.data
     stored = bytearray(body)
-    head = frame.trimmed()
+    head = msgspec.msgpack.decode(pack_head(frame))
     if stored and choose.random() < 0.25:
         for _ in range(choose.choice([1, 1, 1, 8])):
             stored[choose.randrange(len(stored))] = choose.choice([0, 1, 127, 128, 255, choose.randrange(256)])

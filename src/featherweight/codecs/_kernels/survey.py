@@ -15,13 +15,13 @@ _0, _1 = uint64(0), uint64(1)
 def survey(symbols: Any, run: Any, step: Any, shares: Any, counts: Any, found: Any) -> None:
     """Count `run` symbols at every `step`; `counts` (256) is scratch.
 
-    `found` becomes their number, how many different ones there are, the largest, and the sum over these of
-    `shares[count]`.
+    `found` becomes their number, how many different ones there are, the largest, the sum over these of
+    `shares[count]`, and the count of the likeliest.
     """
     for symbol in range(uint64(256)):
         counts[symbol] = uint32(0)
     n = uint64(symbols.size)
-    found[0], found[1], found[2], found[3] = _0, _0, _0, _0
+    found[0], found[1], found[2], found[3], found[4] = _0, _0, _0, _0, _0
     for start in range(_0, n, step):
         if start + run <= n:
             found[0] += run
@@ -33,3 +33,4 @@ def survey(symbols: Any, run: Any, step: Any, shares: Any, counts: Any, found: A
             found[1] += _1
             found[2] = uint64(symbol)
             found[3] += shares[count]
+            found[4] = max(found[4], uint64(count))
