@@ -191,3 +191,15 @@ def test_examples_run(name: str) -> None:
 def test_only_the_command_line_prints(module: str) -> None:
     calls = (node.func for node in ast.walk(ast.parse(modules()[module].read_text())) if isinstance(node, ast.Call))
     assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}
+
+
+def test_sums_depend_neither_on_threads_nor_on_a_library_that_has_its_own() -> None:
+    """BLAS adds in another order with every number of threads, and its threads keep ours from the processor."""
+    names = {f"np.{name}" for name in ("dot", "vdot", "inner", "matmul", "tensordot", "einsum", "linalg")}
+    found = set()
+    for module, file in modules().items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)
+            if product or (isinstance(node, ast.Attribute) and ast.unparse(node) in names):
+                found.add(module)
+    assert found == {"codecs.lowrank", "codecs._kernels._vector"}  # which says so, and a kernel's reference in Python

@@ -116,3 +116,16 @@ def test_any_executor_will_do() -> None:
     assert list(results) == list(range(1, 15))
     with pytest.raises(ArgumentError, match="at least 1"):
         workers(0)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_four_work_at_once_and_more_where_calls_wait_for_something_else(waits: bool) -> None:
+    count = 8 if waits else 4
+    together = threading.Barrier(count, timeout=60)
+
+    def work(number: int) -> int:
+        together.wait()
+        return number
+
+    with thread_pool(8) as pool:
+        assert list(ordered_map(pool, waits=waits)(work, range(count))) == list(range(count))

@@ -78,10 +78,11 @@ def features() -> frozenset[str]:
 class Kernel:
     """A function that is compiled the first time it is called."""
 
-    def __init__(self, function: Callable[..., Any], signature: str) -> None:
+    def __init__(self, function: Callable[..., Any], signature: str, *, brief: bool = False) -> None:
         functools.update_wrapper(self, function)
         self.python = function
         self.signature = signature
+        self.brief = brief
         self._run: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any) -> Any:
@@ -94,14 +95,17 @@ class Kernel:
     def _prepare(self) -> Callable[..., Any]:
         with _lock:
             if self._run is None:
-                self._run = _compile(self.python, self.signature) if compiled() else _interpret(self.python)
+                self._run = _compile(self.python, self.signature, self.brief) if compiled() else _interpret(self.python)
             return self._run
 
 
-def kernel(signature: str) -> Callable[[Callable[..., Any]], Kernel]:
-    """Declare a kernel by its signature; see the module's docstring for the notation."""
+def kernel(signature: str, *, brief: bool = False) -> Callable[[Callable[..., Any]], Kernel]:
+    """Declare a kernel by its signature; see the module's docstring for the notation.
+
+    One that is `brief` takes microseconds, and keeps the interpreter: to get it back from other threads takes longer.
+    """
     _split(signature)
-    return lambda function: Kernel(function, signature)
+    return lambda function: Kernel(function, signature, brief=brief)
 
 
 @overload
@@ -147,7 +151,7 @@ def _register_primitives() -> None:
         register(twin or (lambda *_, plain=plain: plain))
 
 
-def _compile(function: Callable[..., Any], signature: str) -> Callable[..., Any]:
+def _compile(function: Callable[..., Any], signature: str, brief: bool) -> Callable[..., Any]:
     import numba
     from numba import types
 
@@ -160,7 +164,7 @@ def _compile(function: Callable[..., Any], signature: str) -> Callable[..., Any]
             scalar = types.Array(scalar, 2 if part[3] else 1, "C", readonly=part[4] == "r")
         arguments.append(scalar)
     returns = types.void if result == "void" else getattr(types, _SCALARS[result])
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher = numba.njit(nogil=not brief, error_model="numpy")(function)
     cache = _cache(function)
     if cache is not None:
         dispatcher._cache = cache  # noqa: SLF001  (numba's own way takes no other place)

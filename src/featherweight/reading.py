@@ -178,9 +178,10 @@ class TensorFile(Mapping[str, Array]):
         """Decode all tensors, each into the flat array that ``place(name)`` gives for it."""
         with thread_pool(self._threads) as pool:
             bodies = ([self.infos[name] for name in names] for names in self.bodies())
+            mapped = ordered_map(pool, light=light, waits=not local(self._checkpoint))
             for large, some in itertools.groupby(bodies, lambda infos: infos[0].count >= LARGE):
                 one = functools.partial(self._decode_some, place, pool if large else None)
-                for infos in map(one, some) if large else ordered_map(pool, light=light)(one, some):
+                for infos in map(one, some) if large else mapped(one, some):
                     for info in infos:
                         if progress:
                             progress(info.name, info.packed)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featherweight.codecs._kernels import _filters
+from featherweight.codecs._kernels import _filters, _floats
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
 from featherweight.stage import AnyRecipe, Smallest, check_params, param
@@ -85,6 +85,6 @@ def _alike(a: Array, b: Array) -> float:
     if not a.size:
         return 0.0
     with np.errstate(all="ignore"):
-        one, other = (each.astype(np.float64).reshape(-1) for each in (a, b))
-        found = np.dot(one, other) / np.sqrt(np.dot(one, one) * np.dot(other, other))
+        one, other = (_floats.wide(np.ascontiguousarray(each)) for each in (a, b))
+        found = _floats.dot(one, other) / np.sqrt(_floats.dot(one, one) * _floats.dot(other, other))
     return abs(float(found)) if np.isfinite(found) else 0.0

@@ -8,6 +8,7 @@ import functools
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,9 @@ from featherweight.errors import ArgumentError
 __all__ = ["ordered_map", "thread_pool", "workers"]
 
 _NONE: Any = object()
+_FIRST = 4.0  # threads to begin with
+_MARGIN = 1.4  # threads that there may be for each that would never wait
+_AGAIN = 32  # items after which one that works alone tries to share
 
 
 def workers(threads: int | None) -> int:
@@ -49,24 +53,29 @@ if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
 
 
 def ordered_map(
-    pool: Executor | None, ahead: int = 4, light: Callable[[Any], bool] = lambda item: False
+    pool: Executor | None, ahead: int = 4, light: Callable[[Any], bool] = lambda item: False, waits: bool = False
 ) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]:
     """Return a `map` that works in `pool` and gives results, and what a call raised, in order.
 
     Unlike ``Executor.map`` it takes no more than `ahead` items for each worker before their results are wanted, so that
     memory stays bounded. Of a pool of threads the caller is one, and each takes the items as it comes to them. What is
-    `light` is mostly the interpreter's work, for which threads would rather wait for each other.
+    `light` is mostly the interpreter's work, for which threads would rather wait for each other. Calls that, as `waits`
+    says, wait for something else than the interpreter, such as a network, are made by as many threads as there are.
     """
     if pool is None:
         return map
     most = getattr(pool, "_max_workers", None) or os.cpu_count() or 1
     if isinstance(pool, ThreadPoolExecutor):
-        return lambda function, items: _Line(function, items, pool, most, ahead, light).results()
+        return lambda function, items: _Line(function, items, pool, most, ahead, light, waits=waits).results()
     return functools.partial(_elsewhere, pool, ahead * most)
 
 
 class _Line:
-    """Items that threads take one after another, and their results, which leave in the same order."""
+    """Items that threads take one after another, and their results, which leave in the same order.
+
+    Threads share one interpreter. How much of its time each has waited for it tells how many are of use; more would
+    only keep each other from it.
+    """
 
     def __init__(
         self,
@@ -76,12 +85,15 @@ class _Line:
         most: int,
         ahead: int,
         light: Callable[[Any], bool],
+        *,
+        waits: bool,
     ) -> None:
         self._function, self._items, self._light = function, iter(items), light
         self._pool, self._most, self._window = pool, most, ahead * most
         self._changed = threading.Condition(threading.Lock())
         self._made: dict[int, tuple[Any, BaseException | None]] = {}
         self._taken = self._given = self._busy = 0
+        self._waits, self._useful = waits, most + 1.0 if waits else _FIRST
         self._ended = False
 
     def results(self) -> Iterator[Any]:
@@ -114,14 +126,14 @@ class _Line:
 
     def _call_one(self) -> None:
         """Let another thread work, too; it will call the next."""
-        if self._busy < self._most and not self._ended:
+        if self._busy < self._most and self._busy + 2 <= self._useful and not self._ended:
             with contextlib.suppress(RuntimeError):  # where no thread can be started, those that there are do it
                 self._pool.submit(self._work)
                 self._busy += 1
 
     def _work(self) -> None:
         try:
-            while self._step():
+            while self._step() and self._busy + 1 <= self._useful:
                 pass
         finally:
             with self._changed:
@@ -146,9 +158,16 @@ class _Line:
                 self._made[number] = _attempt(self._function, item)
                 return True
             self._call_one()
+        began, worked = time.perf_counter(), time.thread_time()
         made = _attempt(self._function, item)
+        worked, passed = time.thread_time() - worked, time.perf_counter() - began
         with self._changed:
             self._made[number] = made
+            if not self._waits:
+                useful = _MARGIN * (self._busy + 1) * min(worked / max(passed, 1e-9), 1.0)
+                self._useful += (useful - self._useful) / 3
+                if number % _AGAIN == 0:
+                    self._useful = max(self._useful, 2)
             if number == self._given:
                 self._changed.notify_all()
         return True

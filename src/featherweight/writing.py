@@ -12,10 +12,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
-
 from featherweight import dtypes
 from featherweight.bundles import LARGE, Body, candidates, code
+from featherweight.codecs._kernels import _floats
 from featherweight.dtypes import Array
 from featherweight.encoder import Mapper
 from featherweight.errors import within
@@ -113,13 +112,8 @@ def energies(checkpoint: Checkpoint) -> dict[str, float]:
         if info.kind.kind == "f" and len(info.shape) >= 2:
             total = 0.0
             for start in range(0, info.count, _WINDOW):
-                part = checkpoint.read(info.name, start, min(start + _WINDOW, info.count))
-                with np.errstate(all="ignore"):
-                    part = part.astype(np.result_type(np.float32, part), copy=False)
-                    power = float(np.dot(part, part))
-                    if not np.finfo(np.float32).tiny < power < math.inf:  # squares that f32 does not hold
-                        power = float(np.square(part, dtype=np.float64).sum())
-                    total += power
+                part = _floats.wide(checkpoint.read(info.name, start, min(start + _WINDOW, info.count)))
+                total += _floats.dot(part, part)
             if math.isfinite(total):
                 found[info.name] = total
     return found

@@ -71,7 +71,7 @@ def optimum(x: Array, k: int) -> Optimum:
         return Optimum(centroids, 0.0)
     # Means of a bin's values lie in the bin: their squares about it are those of all less those of the means.
     flat, order = _floats.wide(x).astype(np.float64) / _unit(values), values / _unit(values)
-    within = float(np.dot(flat, flat) - np.dot(counts, order * order)) * _unit(values) ** 2
+    within = (_floats.dot(flat, flat) - float((counts * order * order).sum())) * _unit(values) ** 2
     within = max(within, 0.0)
     found = least + within
     below = max(math.sqrt(least) - math.sqrt(within), 0.0) ** 2

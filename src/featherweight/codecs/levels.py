@@ -32,7 +32,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from featherweight.codecs._classes import LEVELS
-from featherweight.codecs._kernels import _filters
+from featherweight.codecs._kernels import _filters, _floats
 from featherweight.codecs._kernels import levels as kernels
 from featherweight.codecs._kernels._primitives import TOGETHER
 from featherweight.dtypes import Array
@@ -45,6 +45,7 @@ _TOP = 127
 _LEAST = 8  # weights that share a scale
 _SHORT = 64  # weights below which there are no scales
 _MOST = 1 << 20  # blocks
+_SUMMED = 1e19  # below which sums of many magnitudes are finite in f32
 _NONE = (1,)  # the shape of no scales; of arrays without dimensions, that
 
 
@@ -172,7 +173,7 @@ def _finite(x: Array) -> Array:
     """Return f32 in which nothing makes a sum infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         values = np.ascontiguousarray(x, np.float32)
-        if np.isfinite(np.dot(values.reshape(-1), values.reshape(-1))):
+        if _floats.biggest(values.reshape(-1)) < _SUMMED:
             return values
     return np.nan_to_num(values, nan=0.0).clip(-1e18, 1e18)
 

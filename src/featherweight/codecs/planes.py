@@ -138,7 +138,8 @@ class Planes:
             planes = [np.empty(words.size, np.uint8) for _ in widths]
             quick = _CUTS.get(fast[0]) if features() >= AVX2 else None
             done = int(quick(words, how, *planes)) if quick else 0
-            fast[0](words[done:], how, *(plane[done:] for plane in planes))
+            if done < words.size:
+                fast[0](words[done:], how, *(plane[done:] for plane in planes))
         else:
             together = np.empty((len(widths), words.size), np.uint8)
             kernels.SPLIT[words.itemsize](words, np.array(widths, np.uint8), bits, how, together.reshape(-1))

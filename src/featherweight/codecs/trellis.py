@@ -212,7 +212,7 @@ class _Search:
     def fitted(self) -> float:
         """Return the step at which the error is what the stage was told, within some percent."""
         x = self.sample.x
-        energy = float(np.dot(x.astype(np.float64), x))
+        energy = _floats.dot(x, x)
         if energy == 0:
             return _floats.biggest(self.x) or 1.0
         wanted = self.stage.nmse * energy

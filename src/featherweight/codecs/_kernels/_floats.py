@@ -14,7 +14,7 @@ from featherweight.codecs._kernels._primitives import TOGETHER
 from featherweight.dtypes import Array
 from featherweight.kernel import kernel
 
-__all__ = ["apart", "biggest", "bound", "is_finite", "limit", "round_into", "wide"]
+__all__ = ["apart", "biggest", "bound", "dot", "is_finite", "limit", "round_into", "wide"]
 
 _SPAN = 1 << 18  # elements that are rounded at once: what lies between stays in the cache
 
@@ -66,6 +66,26 @@ def _squares(x: Any, y: Any, noise: Any, signal: Any) -> None:
 
 
 _SQUARES = {code: kernel(f"void({code}[r], {code}[r], f8[w], f8[w])")(_squares) for code in ("f4", "f8")}
+
+
+def _products(x: Any, y: Any, sums: Any) -> None:
+    for start in range(0, x.size, TOGETHER):
+        left, right = x[start : start + TOGETHER], y[start : start + TOGETHER]
+        for j in range(left.size):
+            sums[j] += float64(left[j]) * float64(right[j])
+
+
+_PRODUCTS = {code: kernel(f"void({code}[r], {code}[r], f8[w])")(_products) for code in ("f4", "f8")}
+
+
+def dot(x: Array, y: Array) -> float:
+    """Return the sum of the products of flat f32 or f64, in f64: the same for any number of threads.
+
+    A library's dot product has threads of its own, which wait in loops, and sums in an order that depends on them.
+    """
+    sums = np.zeros(TOGETHER)
+    _PRODUCTS[x.dtype.str[1:]](x, y, sums)
+    return float(sums.sum())
 
 
 def apart(x: Array, y: Array) -> tuple[float, float, float]:

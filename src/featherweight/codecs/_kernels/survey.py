@@ -11,7 +11,7 @@ from featherweight.kernel import kernel
 _0, _1 = uint64(0), uint64(1)
 
 
-@kernel("void(u1[r], u8, u8, u8[r], u4[w], u8[w])")
+@kernel("void(u1[r], u8, u8, u8[r], u4[w], u8[w])", brief=True)
 def survey(symbols: Any, run: Any, step: Any, shares: Any, counts: Any, found: Any) -> None:
     """Count `run` symbols at every `step`; `counts` (256) is scratch.
 
