@@ -119,13 +119,22 @@ def test_any_executor_will_do() -> None:
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_four_work_at_once_and_more_where_calls_wait_for_something_else(waits: bool) -> None:
-    count = 8 if waits else 4
-    together = threading.Barrier(count, timeout=60)
+def test_all_threads_work_at_once(waits: bool) -> None:
+    together = threading.Barrier(8, timeout=60)
 
     def work(number: int) -> int:
         together.wait()
         return number
 
     with thread_pool(8) as pool:
-        assert list(ordered_map(pool, waits=waits)(work, range(count))) == list(range(count))
+        assert list(ordered_map(pool, waits=waits)(work, range(8))) == list(range(8))
+
+
+def test_threads_that_keep_each_other_waiting_leave_the_work_to_few_but_not_where_calls_wait() -> None:
+    def work(number: int) -> int:
+        time.sleep(0.001)
+        return threading.get_ident()
+
+    with thread_pool(8) as pool:
+        assert len(set(list(ordered_map(pool)(work, range(200)))[100:])) < 8
+        assert len(set(ordered_map(pool, waits=True)(work, range(400)))) == 8
