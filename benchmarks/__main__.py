@@ -11,6 +11,7 @@ NAMES = (
     "lossless",
     "coders",
     "delta",
+    "cores",
     "memory",
     "start",
     "papers",

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import cores, kmeans, lattice, memory, sensitivity, sparse, start, transforms, weightless
 from benchmarks import frontier as size_frontier
 from benchmarks import gradients as of_gradients
-from benchmarks import kmeans, lattice, memory, sensitivity, sparse, start, transforms, weightless
 from benchmarks import traffic as of_traffic
 from benchmarks._common import RESULTS, ROOT, table
 
@@ -285,6 +285,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "networks": networks,
     "coders": coders,
     "delta": delta,
+    "cores": _tables("cores", cores.show),
     "memory": _rows_of("memory", memory.show, None),
     "start": _rows_of("start", start.show, "rows"),
     "others": others,
