@@ -102,7 +102,8 @@ class Kernel:
 def kernel(signature: str, *, brief: bool = False) -> Callable[[Callable[..., Any]], Kernel]:
     """Declare a kernel by its signature; see the module's docstring for the notation.
 
-    One that is `brief` takes microseconds, and keeps the interpreter: to get it back from other threads takes longer.
+    One that is `brief` takes microseconds however large the tensor is, and keeps the interpreter meanwhile: to get it
+    back from other threads takes longer.
     """
     _split(signature)
     return lambda function: Kernel(function, signature, brief=brief)

@@ -20,7 +20,7 @@ _16, _20 = uint64(16), uint64(20)
 _LOW = uint64(1 << 15)
 
 
-@kernel("void(u2[r], u4[w])")
+@kernel("void(u2[r], u4[w])", brief=True)
 def slots(table: Any, entries: Any) -> None:
     """Fill the decoding entries of tables: a code, where its slots start, and what its frequency lacks to all."""
     place = _0
@@ -54,7 +54,7 @@ def rows(levels: Any, places: Any, blocks: Any, low: Any, high: Any, shift: Any,
             row[j] = uint8(level + (level & twice))
 
 
-@kernel("void(u2[r], u4[w])")
+@kernel("void(u2[r], u4[w])", brief=True)
 def fields(table: Any, entries: Any) -> None:
     """Fill the encoding entries of tables, which rans_tables describes."""
     for row in range(_0, uint64(table.size), uint64(256)):

@@ -92,7 +92,7 @@ def size_of(token: Any) -> Any:
     return token + _1 >> _1 if token < _DIRECT else _32 + (token - _DIRECT >> _2)
 
 
-@kernel("void(u8, u4[r], i4[w])")
+@kernel("void(u8, u4[r], i4[w])", brief=True)
 def places(quantizers: Any, logs: Any, out: Any) -> None:
     """Fill `out` with the logarithms of the places of the SIZES that models tell apart, for each quantizer."""
     for quantizer in range(quantizers):
@@ -104,7 +104,7 @@ def places(quantizers: Any, logs: Any, out: Any) -> None:
             out[uint64(quantizer) * _SIZES + each] = int32(log2((size << _1) - uint64(quantizer), logs))
 
 
-@kernel("void(i8[r], u8, u8, u4[r], i1[r], u8[w], u2[w])")
+@kernel("void(i8[r], u8, u8, u4[r], i1[r], u8[w], u2[w])", brief=True)
 def frequencies(model: Any, low: Any, quantizers: Any, logs: Any, shares: Any, weights: Any, out: Any) -> None:
     """Fill `out`, 256 frequencies a table, of tables for the classes from `low` on, each for every quantizer.
 
@@ -148,7 +148,7 @@ def frequencies(model: Any, low: Any, quantizers: Any, logs: Any, shares: Any, w
         out[row + _ESCAPE] = out[row + _ESCAPE + _1] = uint16(1)
 
 
-@kernel("i8(u4[r], u2[r], u4[r])")
+@kernel("i8(u4[r], u2[r], u4[r])", brief=True)
 def cost(counts: Any, table: Any, logs: Any) -> Any:
     """Return the bits that tokens take under frequencies, times 4096."""
     spent = int64(0)

@@ -22,7 +22,7 @@ _UNIT = 16  # of numbers, so that halves are told
 _0, _1, _8 = uint64(0), uint64(1), uint64(8)
 
 
-@kernel("i8(u4[r], u2[r], u4[r], f8[w])")
+@kernel("i8(u4[r], u2[r], u4[r], f8[w])", brief=True)
 def promise(counts: Any, table: Any, logs: Any, seen: Any) -> Any:
     """Return about how many bits shares would spare, times 4096: the divergence of counted and expected sizes.
 
@@ -46,7 +46,7 @@ def promise(counts: Any, table: Any, logs: Any, seen: Any) -> Any:
     return int64(spared)
 
 
-@kernel("void(u4[r], i8[r], u8, u8, u4[r], u8, f8[w], f8[w], i8[w], i1[w])")
+@kernel("void(u4[r], i8[r], u8, u8, u4[r], u8, f8[w], f8[w], i8[w], i1[w])", brief=True)
 def find(
     counts: Any,
     model: Any,

@@ -68,7 +68,7 @@ def nearest(parts: Any, classes: Any, every: Any, most: Any, index: Any, rows: A
         rows[i], rows[half + i] = row, row | uint8(1)
 
 
-@kernel("i8(u2[r], u1[r], u4[r], u4[w])")
+@kernel("i8(u2[r], u1[r], u4[r], u4[w])", brief=True)
 def pairs(table: Any, tokens: Any, costs: Any, out: Any) -> Any:
     """Fill `out` with the rates that `_pair` wants, those of rows of 256 frequencies; return how far they are shifted.
 
