@@ -23,12 +23,13 @@ from featherweight.formats._io import Where
 from featherweight.formats.fw import FwFile
 from featherweight.lookups import Lookup
 from featherweight.stage import Codec
-from featherweight.threads import ordered_map, thread_pool
+from featherweight.threads import ordered_map, thread_pool, workers
 from featherweight.writing import Progress, light, local, no_base
 
 __all__ = ["Base", "TensorFile", "TensorSlice", "base_of", "load_file", "open"]
 
 WINDOW = 1 << 24  # elements of a large tensor decoded at a time where its bytes must be fetched first
+_MOST = 1 << 23  # elements that one thread decodes alone, for which the others may wait in the end
 
 Base = Where | Mapping[str, Any]
 
@@ -179,12 +180,20 @@ class TensorFile(Mapping[str, Array]):
         with thread_pool(self._threads) as pool:
             bodies = ([self.infos[name] for name in names] for names in self.bodies())
             mapped = ordered_map(pool, light=light, waits=not local(self._checkpoint))
-            for large, some in itertools.groupby(bodies, lambda infos: infos[0].count >= LARGE):
+            most = self._share(pool)
+            for large, some in itertools.groupby(bodies, lambda infos: infos[0].count > most):
                 one = functools.partial(self._decode_some, place, pool if large else None)
                 for infos in map(one, some) if large else mapped(one, some):
                     for info in infos:
                         if progress:
                             progress(info.name, info.packed)
+
+    def _share(self, pool: Executor | None) -> int:
+        """Return the elements up to which a tensor is decoded by one thread: its share of all, which spares waiting."""
+        if pool is None or self.fw is None or not local(self._checkpoint):
+            return LARGE
+        total = sum(info.count for info in self.infos.values())
+        return min(max(LARGE, total // workers(self._threads)), _MOST)
 
     def bodies(self) -> Iterator[tuple[str, ...]]:
         """Name the tensors, together those that are decoded together."""

@@ -19,6 +19,7 @@ from featherweight.errors import ArgumentError
 __all__ = ["ordered_map", "thread_pool", "workers"]
 
 _NONE: Any = object()
+_FIRST = 8.0  # threads to begin with
 _MARGIN = 1.4  # threads that there may be for each that would never wait
 _AGAIN = 32  # items after which one that works alone tries to share
 
@@ -92,7 +93,7 @@ class _Line:
         self._changed = threading.Condition(threading.Lock())
         self._made: dict[int, tuple[Any, BaseException | None]] = {}
         self._taken = self._given = self._busy = 0
-        self._waits, self._useful = waits, most + 1.0
+        self._waits, self._useful = waits, most + 1.0 if waits else _FIRST
         self._ended = False
 
     def results(self) -> Iterator[Any]:
