@@ -171,7 +171,7 @@ def test_rules(source):
         (["--rule", "bias"], r"rule 'bias': expected 'pattern=recipe', such as '\*.bias=raw'"),
         (
             ["-r", "huffmann"],
-            r"recipe 'huffmann', at .*0: no recipe or stage is called 'huffmann'; .*huffman.*raw",
+            r"recipe 'huffmann', at .*0: no recipe or stage is called 'huffmann'; did you mean 'huffman'\?",
         ),
         (["-r", "split(planes(zzz=raw))"], r"recipe '.*', at .*\d+: .*planes .*'zzz'.*exponent"),
         (["-r", "split(raw"], r"recipe 'split\(raw', at .*9: expected ','"),
@@ -599,7 +599,7 @@ def test_recipes_lists_and_describes():
     assert "Decoding: " in planes
     assert "widths=[]" in planes
     assert "= split(auto" in run("recipes", "lossless").stdout
-    assert "did you mean 'planes'? There are 3lc, " in run("recipes", "plane", code=2).stderr
+    assert "did you mean 'planes'?" in run("recipes", "plane", code=2).stderr
     assert "\n  states=8: of the trellis: 4, 8, " in run("recipes", "tcq").stdout
     assert (
         "\n  bits=4: of an index, or of an integer; goals turn it among 2 … 8\n" in run("recipes", "weightless").stdout

@@ -251,6 +251,12 @@ def test_a_codec_of_ones_own_is_checked_without_being_registered(stage: Honest) 
     check_stage(stage, np.linspace(0, 1, 7), laws=LAWS)
 
 
+def test_check_stage_says_what_is_no_stage() -> None:
+    for other in (3, "raw", Honest.codec):
+        with pytest.raises(ArgumentError, match="is no stage"):
+            check_stage(other)
+
+
 def test_check_stage_searches_by_itself() -> None:
     check_stage(Honest())
 

@@ -82,6 +82,7 @@ class Family:
 _Made = TypeVar("_Made")
 _SELECTORS = {"auto": Auto, "lossy": Lossy, "smooth": Smooth, "weights": Weights}
 _REWRITES = {"prune": Prune}
+_GOALS = ("bits", "size", "nmse", "snr", "max_error")  # what people ask of a recipe that a search can meet
 ENCODING: Mapping[str, type[Any]] = {**_SELECTORS, **_REWRITES}
 """What stands in recipes and vanishes in encoding: choices by the array, and changes of it."""
 
@@ -216,11 +217,11 @@ class _Reader:
             self.place = start
             known = sorted({*NAMED, *ENCODING, "split", "smallest", *codec_table.names(), *self.codecs})
             close = difflib.get_close_matches(name, known, 1)
-            meant = f"did you mean {close[0]!r}? There" if close else "there"
-            raise self.fail(f"no recipe or stage is called {name!r}; {meant} are {', '.join(known)}") from None
+            meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise self.fail(f"no recipe or stage is called {name!r}; {meant}") from None
         except TypeError as error:
             self.place = start
-            raise self.fail(f"{name}: {error}") from None
+            raise self.fail(f"{name}: {error}{_goal_meant(name, named)}") from None
 
     def arguments(self, depth: int) -> tuple[list[Any], dict[str, Any]]:
         positional: list[Any] = []
@@ -309,6 +310,12 @@ class _Reader:
                 known = ", ".join([*fields, *sorted(streams), *(["given"] if ports else [])])
                 raise self.fail(f"before here, {name} is given {key!r}, which it does not have: it has {known}")
         return chain(cls(**{key: _plain(v) for key, v in values.items()}), given=given, **then)
+
+
+def _goal_meant(name: str, keyed: Mapping[str, Any]) -> str:
+    """Say what to do where somebody asks of a recipe what only a search over the whole file can find."""
+    goal = next((key for key in keyed if key in _GOALS and name in NAMED and NAMED[name].knob), "")
+    return f"; for the whole file there is --{goal.replace('_', '-')}, in Python goal=Goal({goal}=…)" if goal else ""
 
 
 class _Word(str):

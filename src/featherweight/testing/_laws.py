@@ -245,11 +245,15 @@ def check_stage(
 ) -> None:
     """Put a stage, or every stage of a class, to the laws, on one array or on whatever hypothesis finds.
 
-    Raises AssertionError, or what the stage raises.
+    Raises AssertionError, or what the stage raises; ArgumentError for what is no stage.
 
     >>> from featherweight.codecs.raw import Raw
     >>> check_stage(Raw(), np.arange(6.0).reshape(2, 3))
     """
+    if not hasattr(stage, "codec") or not hasattr(stage, "encode"):
+        raise ArgumentError(
+            f"{stage!r} is no stage: it needs what featherweight.stage.Stage lists"
+        )
     if x is not None:
         for law in laws:
             _demand(law, stage, x, given)
