@@ -83,26 +83,19 @@ def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...
             raise FrameError(f"plane of {plane.size} {plane.dtype} for {words.size} words")
     fast = _FAST.get((words.itemsize, wire.widths))
     if fast:
-        begin, end = _streamed(fast[1], planes, how, words)
-        for first, behind in ((0, begin), (end, words.size)):
-            if first < behind and fast[1](*[plane[first:behind] for plane in planes], how, words[first:behind]):
-                raise _beyond()
+        streamed = _STREAMS.get(fast[1]) if words.nbytes >= _LARGE and features() >= AVX2 else None
+        if streamed is None:
+            beyond = fast[1](*planes, how, words)
+        else:
+            first = min(-words.ctypes.data % 64 // words.itemsize, words.size)
+            beyond = streamed(*planes, how, np.uint64(first), words)
+        if beyond:
+            raise _beyond()
     else:
         for plane, width in zip(planes, wire.widths, strict=True):
             if width < 8 and plane.size and plane.max() >> width:
                 raise _beyond()
         kernels.MERGE[words.itemsize](np.concatenate(planes), np.array(wire.widths, np.uint8), bits, how, words)
-
-
-def _streamed(merge: Kernel, planes: list[Array], how: int, words: Array) -> tuple[int, int]:
-    """Do by vectors what pays, and return where it begins and ends."""
-    if words.nbytes < _LARGE or merge not in _STREAMS or not features() >= AVX2:
-        return 0, 0
-    first = -words.ctypes.data % 64 // words.itemsize
-    end = int(_STREAMS[merge](*planes, how, np.uint64(first), words))
-    if end < 0:
-        raise _beyond()
-    return first, end
 
 
 def _beyond() -> FrameError:

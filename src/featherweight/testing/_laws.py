@@ -251,9 +251,7 @@ def check_stage(
     >>> check_stage(Raw(), np.arange(6.0).reshape(2, 3))
     """
     if not hasattr(stage, "codec") or not hasattr(stage, "encode"):
-        raise ArgumentError(
-            f"{stage!r} is no stage: it needs what featherweight.stage.Stage lists"
-        )
+        raise ArgumentError(f"{stage!r} is no stage: it needs what featherweight.stage.Stage lists")
     if x is not None:
         for law in laws:
             _demand(law, stage, x, given)

@@ -1,8 +1,9 @@
 """The plane codec's loops for results too large for the caches, by vectors whose stores pass them by.
 
-A plain store first fetches the line that it changes: for a whole tensor that is a read of memory for every write. Each
-loop makes whole lines of 64 bytes from word `first` on, which begins one, and returns where the first word lies that
-is not made. Words of 16 bits go in pairs.
+A plain store first fetches the line that it changes: for a whole tensor that is a read of memory for every write.
+Merging makes whole lines of 64 bytes from word `first` on, which begins one, and the words before and behind them one
+by one; it returns what planes hold beyond their bits, 0 if nothing. Cutting returns where the first word lies that it
+has not cut. Words of 16 bits go in pairs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from numpy import int64, uint64
 
 from featherweight.codecs._kernels import _vector as v
-from featherweight.codecs._kernels.words import ROTATE, ZIGZAG
+from featherweight.codecs._kernels.words import ROTATE, ZIGZAG, unfold
 from featherweight.kernel import kernel, primitive
 
 __all__ = [
@@ -69,6 +70,20 @@ def _folded32(words: Any, how: Any) -> Any:
     return words
 
 
+@primitive
+def _one_by_one(planes: Any, bits: Any, top: Any, how: Any, first: Any, last: Any, words: Any) -> Any:
+    """Merge the words from `first` to `last`, whose highest bit is `top`; return what planes hold beyond their bits."""
+    beyond = _0
+    for i in range(first, last):
+        word = _0
+        for j in range(len(planes)):
+            part = uint64(planes[j][i])
+            beyond |= part >> bits[j]
+            word = (word << bits[j]) | part
+        words[i] = unfold(word, top, how)
+    return beyond
+
+
 @kernel("i8(u4[r], i8, u1[w], u1[w], u1[w], u1[w])")
 def split32(words: Any, how: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     at, size = _0, uint64(words.size)
@@ -98,13 +113,14 @@ def split84488(words: Any, how: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> 
 
 @kernel("i8(u1[r], u1[r], i8, u8, u2[w])")
 def merge16(a: Any, b: Any, how: Any, first: Any, words: Any) -> Any:
-    at, size = first, uint64(words.size)
+    planes, bits, at, size = (a, b), (_8, _8), first, uint64(words.size)
+    _one_by_one(planes, bits, _15, how, _0, first, words)
     while at + _32 <= size:
         pairs = v.either(v.left(_spread(a, at), v.splat(_8)), _spread(b, at))
         v.stream(words, at, _unfolded16(pairs, how))
         at += _32
     v.settle(words)
-    return int64(at)
+    return int64(_one_by_one(planes, bits, _15, how, at, size, words))
 
 
 @primitive
@@ -116,7 +132,8 @@ def _beyond(plane: Any, bits: Any) -> Any:
 @primitive
 def _merge3(a: Any, b: Any, c: Any, second: Any, third: Any, how: Any, first: Any, words: Any) -> Any:
     """Merge three planes, the others having `second` and `third` bits."""
-    at, size = first, uint64(words.size)
+    planes, bits, at, size = (a, b, c), (_16 - second - third, second, third), first, uint64(words.size)
+    beyond = _one_by_one(planes, bits, _15, how, _0, first, words)
     tops, middles, lows = v.splat(_0), v.splat(_0), v.splat(_0)
     while at + _32 <= size:
         top, middle, low = _spread(a, at), _spread(b, at), _spread(c, at)
@@ -125,8 +142,9 @@ def _merge3(a: Any, b: Any, c: Any, second: Any, third: Any, how: Any, first: An
         v.stream(words, at, _unfolded16(pairs, how))
         at += _32
     v.settle(words)
-    wrong = v.either(_beyond(tops, _16 - second - third), v.either(_beyond(middles, second), _beyond(lows, third)))
-    return int64(-1) if v.less(v.splat(_0), wrong) != _0 else int64(at)
+    beyond |= _one_by_one(planes, bits, _15, how, at, size, words)
+    wrong = v.either(_beyond(tops, bits[0]), v.either(_beyond(middles, second), _beyond(lows, third)))
+    return int64(beyond | v.less(v.splat(_0), wrong))
 
 
 @kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")
@@ -146,19 +164,21 @@ def merge547(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) -> Any:
 
 @kernel("i8(u1[r], u1[r], u1[r], u1[r], i8, u8, u4[w])")
 def merge32(a: Any, b: Any, c: Any, d: Any, how: Any, first: Any, words: Any) -> Any:
-    at, size = first, uint64(words.size)
+    planes, bits, at, size = (a, b, c, d), (_8, _8, _8, _8), first, uint64(words.size)
+    _one_by_one(planes, bits, _31, how, _0, first, words)
     while at + _16 <= size:
         high = v.either(v.left(v.load8(a, at), v.splat(_24)), v.left(v.load8(b, at), v.splat(_16)))
         low = v.either(v.left(v.load8(c, at), v.splat(_8)), v.load8(d, at))
         v.stream(words, at, _unfolded32(v.either(high, low), how))
         at += _16
     v.settle(words)
-    return int64(at)
+    return int64(_one_by_one(planes, bits, _31, how, at, size, words))
 
 
 @kernel("i8(u1[r], u1[r], u1[r], u1[r], u1[r], i8, u8, u4[w])")
 def merge84488(a: Any, b: Any, c: Any, d: Any, e: Any, how: Any, first: Any, words: Any) -> Any:
-    at, size, both = first, uint64(words.size), v.splat(_0)
+    planes, bits, at, size = (a, b, c, d, e), (_8, _4, _4, _8, _8), first, uint64(words.size)
+    beyond, both = _one_by_one(planes, bits, _31, how, _0, first, words), v.splat(_0)
     while at + _16 <= size:
         upper, lower = v.load8(b, at), v.load8(c, at)
         both = v.either(both, v.either(upper, lower))
@@ -168,4 +188,5 @@ def merge84488(a: Any, b: Any, c: Any, d: Any, e: Any, how: Any, first: Any, wor
         v.stream(words, at, _unfolded32(v.either(high, low), how))
         at += _16
     v.settle(words)
-    return int64(-1) if v.less(v.splat(_15), both) != _0 else int64(at)
+    beyond |= _one_by_one(planes, bits, _31, how, at, size, words)
+    return int64(beyond | v.less(v.splat(_15), both))
