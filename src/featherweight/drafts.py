@@ -79,7 +79,7 @@ def sampled(
     """
     infos, weights = work.checkpoint.tensors, work.weights
     every = min(weights // _SAMPLE, 64)
-    groups = [] if every > 1 else _alike(work.checkpoint, energies)
+    groups = [] if every > 1 else _groups(work.checkpoint, energies)
     if (every < 2 and not groups) or work.lookup is not no_base:
         return None
     factors, signals, arrays = dict.fromkeys(infos, 1.0), dict(energies), {}
@@ -119,7 +119,7 @@ def sampled(
     return tell
 
 
-def _alike(checkpoint: Checkpoint, energies: Mapping[str, float]) -> list[list[str]]:
+def _groups(checkpoint: Checkpoint, energies: Mapping[str, float]) -> list[list[str]]:
     """Group tensors of the same shape, whose weights are about as large; what stands for a group goes first.
 
     Nothing is grouped where that leaves a quarter or more: a sample must cost far less than what it spares.

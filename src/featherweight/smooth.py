@@ -60,7 +60,7 @@ def correlation(x: Array) -> float:
         pairs = [(some[..., :-1], some[..., 1:])]
         if x.ndim > 3:
             pairs.append((some[..., :-1, :], some[..., 1:, :]))
-        return max(_alike(a, b) for a, b in pairs)
+        return max(_correlation(a, b) for a, b in pairs)
     shape = [n for n in x.shape if n > 1]
     if len(shape) < 2:
         return 0.0
@@ -68,7 +68,8 @@ def correlation(x: Array) -> float:
     rows, columns = matrix.shape
     wide = slice(0, columns, max(1, columns // (_SAMPLE // 16)))
     some = np.arange(0, rows - 1, max(1, rows * min(columns, _SAMPLE // 16) // _SAMPLE))
-    return max(_alike(matrix[some, :-1], matrix[some, 1:]), _alike(matrix[some, wide], matrix[some + 1, wide]))
+    across, down = (matrix[some, :-1], matrix[some, 1:]), (matrix[some, wide], matrix[some + 1, wide])
+    return max(_correlation(*across), _correlation(*down))
 
 
 def pruned(x: Array) -> bool:
@@ -81,7 +82,7 @@ def pruned(x: Array) -> bool:
     return bool(4 * np.count_nonzero(rows) < 3 * rows.size)
 
 
-def _alike(a: Array, b: Array) -> float:
+def _correlation(a: Array, b: Array) -> float:
     if not a.size:
         return 0.0
     with np.errstate(all="ignore"):

@@ -51,7 +51,7 @@ _NONE = (1,)  # the shape of no scales; of arrays without dimensions, that
 
 def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
     """Copy the values; the levels were for others."""
-    if len(streams) < 3 or streams[2].dtype != out.dtype or not _alike(streams[2].shape, out.shape):
+    if len(streams) < 3 or streams[2].dtype != out.dtype or not _same_shape(streams[2].shape, out.shape):
         raise FrameError("expected levels of rows and columns, and values")
     values = streams[2]
     for each in (*streams[:2], *streams[3:]):
@@ -65,7 +65,7 @@ def _fits(levels: tuple[int, ...], values: tuple[int, ...]) -> bool:
     return len(levels) == len(values) and all(a in (1, b) for a, b in zip(levels, values, strict=True))
 
 
-def _alike(values: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+def _same_shape(values: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Return whether values have this shape, or its first dimension in two."""
     return values == shape or (len(shape) > 1 and (math.prod(values[:2]), *values[2:]) == shape)
 
