@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import math
 import os
 import pkgutil
 import random
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 import featherweight
 from featherweight import codecs, kernel
 from featherweight.codecs import _kernels
+from featherweight.codecs._kernels import _floats
 from featherweight.errors import FeatherweightError
 from featherweight.stage import Recipe
 from featherweight.testing import Case, Sealed, arrays_for, cases, mutated, only_our_errors, same, stages
@@ -318,3 +321,78 @@ def test_numba_is_imported_by_one_thread_at_a_time() -> None:
         assert asked.is_alive() == kernel.compiled()
     asked.join(60)
     assert not asked.is_alive()
+
+
+@given(st.lists(st.floats(-(2.0**60), 2.0**60, width=32), max_size=400), st.sampled_from(["f4", "f8"]))
+def test_dot_products_are_those_of_exact_arithmetic_but_for_rounding(values: list[float], dtype: str) -> None:
+    x = np.array(values, dtype)
+    y = x[::-1].copy()
+    products = [float(a) * float(b) for a, b in zip(x, y, strict=True)]
+    found = _floats.dot(x, y)
+    with interpreted():
+        assert found == _floats.dot(x, y)
+    assert found == pytest.approx(math.fsum(products), abs=1e-13 * math.fsum(map(abs, products)))
+
+
+def test_a_brief_kernel_keeps_the_interpreter_and_another_does_not() -> None:
+    if not kernel.compiled():
+        pytest.skip("kernels are not compiled here")
+    source = np.ones(1 << 26, np.uint8)
+
+    def others(function: Any, *, brief: bool) -> int:
+        """Return how often another thread got the interpreter while a kernel ran."""
+        counts = kernel.Kernel(function, "i8(u1[r])", brief=brief)
+        counts(source[:1])
+        turns, done = [0], threading.Event()
+
+        def turn() -> None:
+            while not done.is_set():
+                turns[0] += 1
+                time.sleep(0)
+
+        thread = threading.Thread(target=turn)
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(60)  # nobody gets the interpreter who is not given it
+        try:
+            thread.start()
+            before = turns[0]
+            counts(source)
+            return turns[0] - before
+        finally:
+            sys.setswitchinterval(interval)
+            done.set()
+            thread.join()
+
+    assert others(_brief, brief=True) == 0
+    assert others(_triple, brief=False) > 0
+
+
+def _brief(source: Any) -> int:  # of its own: what is in the cache for another has its wrapper
+    total = 0
+    for i in range(source.size):
+        total += source[i] * 3
+    return total
+
+
+_OWN = """
+from featherweight.kernel import kernel
+
+
+@kernel("i8(u1[r])")
+def times(source):
+    total = 0
+    for i in range(source.size):
+        total += source[i] * {factor}
+    return total
+"""
+
+
+def test_a_kernel_of_ones_own_is_compiled_anew_when_its_file_changes(tmp_path: Path) -> None:
+    if not kernel.compiled():
+        pytest.skip("kernels are not compiled here")
+    path = os.pathsep.join(map(str, (tmp_path, PACKAGE.parent)))
+    env = {"PYTHONPATH": path, "FEATHERWEIGHT_CACHE_DIR": str(tmp_path / "cache")}
+    for factor in (3, 5):  # a constant, of which numba sees nothing in the byte code
+        (tmp_path / "own.py").write_text(_OWN.format(factor=factor))
+        call = "import numpy as np, own; print(own.times(np.arange(4, dtype=np.uint8)))"
+        assert str(6 * factor) == python(call, PYTHONDONTWRITEBYTECODE="1", **env)

@@ -166,7 +166,7 @@ def _compile(function: Callable[..., Any], signature: str, brief: bool) -> Calla
         arguments.append(scalar)
     returns = types.void if result == "void" else getattr(types, _SCALARS[result])
     dispatcher = numba.njit(nogil=not brief, error_model="numpy")(function)
-    cache = _cache(function)
+    cache = _cache(function, brief)
     if cache is not None:
         dispatcher._cache = cache  # noqa: SLF001  (numba's own way takes no other place)
     dispatcher.compile(returns(*arguments))
@@ -188,6 +188,16 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
+@functools.cache
+def _stamp(file: str) -> str:
+    """Return a hash of a file with kernels of somebody else's, of which numba sees only the byte code."""
+    if Path(file).parent == Path(__file__).parent / "codecs" / "_kernels":
+        return ""
+    with contextlib.suppress(OSError):
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    return ""
+
+
 def _cache_directory() -> Path | None:
     """Return a writable directory for machine code, or None: then every process compiles for itself."""
     import tempfile
@@ -207,7 +217,7 @@ def _cache_directory() -> Path | None:
     return None
 
 
-def _cache(function: Callable[..., Any]) -> Any:
+def _cache(function: Callable[..., Any], brief: bool) -> Any:
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
     place = _cache_directory()
@@ -219,10 +229,10 @@ def _cache(function: Callable[..., Any]) -> Any:
             return str(place)
 
         def get_source_stamp(self) -> str:
-            return _fingerprint()
+            return _fingerprint() + _stamp(function.__code__.co_filename)
 
         def get_disambiguator(self) -> str:
-            return str(function.__module__)
+            return f"{function.__module__}{'.brief' * brief}"
 
         @classmethod
         def from_function(cls, *_: Any) -> Any:
