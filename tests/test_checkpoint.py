@@ -364,3 +364,14 @@ def test_content_says_the_format_where_the_name_says_another(tmp_path):
     featherweight.save_file({"w": np.arange(9)}, tmp_path / "a.fw")
     (tmp_path / "a.fw").rename(tmp_path / "a.safetensors")
     assert same(np.arange(9), featherweight.load_file(tmp_path / "a.safetensors")["w"])
+
+
+def test_a_large_base_is_decoded_in_the_threads_that_want_it(tmp_path):
+    rng = np.random.default_rng(0)
+    old = {f"w{i}": rng.integers(0, 100, (1025, 1200), np.uint8) for i in range(6)}
+    new = {name: x + (rng.random(x.shape) < 0.01).astype(np.uint8) for name, x in old.items()}
+    featherweight.save_file(old, tmp_path / "old.fw", threads=2)
+    featherweight.save_file(new, tmp_path / "new.fw", base=tmp_path / "old.fw", threads=2)
+    for threads in (2, 3):
+        loaded = featherweight.load_file(tmp_path / "new.fw", base=tmp_path / "old.fw", threads=threads)
+        assert all(same(x, loaded[name]) for name, x in new.items())

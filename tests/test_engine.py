@@ -665,3 +665,16 @@ def test_inspect_runs_no_codec_and_says_what_there_is() -> None:
     assert "rounded" == head.root.nodes[0].codec
     assert featherweight.inspect is inspect
     assert REFERENCE not in {leaf[0] for leaf in head.root.leaves}
+
+
+class Extravagant(Rounded):
+    """Makes more streams than its codec has."""
+
+    def encode(self, x: Array, /, *given: Array) -> Encoded:
+        made = super().encode(x)
+        return Encoded(made.wire, (*made.streams, *made.streams))
+
+
+def test_more_streams_than_a_codec_has_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="rounded: it made 2 streams, its codec has 1"):
+        encode(weights(3), Extravagant())

@@ -138,3 +138,62 @@ def test_threads_that_keep_each_other_waiting_leave_the_work_to_few_but_not_wher
     with thread_pool(8) as pool:
         assert len(set(list(ordered_map(pool)(work, range(200)))[100:])) < 8
         assert len(set(ordered_map(pool, waits=True)(work, range(400)))) == 8
+
+
+def test_a_call_maps_in_the_pool_that_it_runs_in() -> None:
+    with thread_pool(3) as pool:
+        mapped = ordered_map(pool)
+
+        def inner(number: int) -> int:
+            return sum(mapped(after_a_while, range(number)))
+
+        assert list(mapped(inner, range(12))) == [sum(range(number)) for number in range(12)]
+
+
+def test_who_is_done_does_not_wait_for_helpers_that_are_at_other_work() -> None:
+    release, begun = threading.Event(), threading.Barrier(4, timeout=60)
+
+    def long(number: int) -> int:
+        begun.wait()
+        assert release.wait(60)
+        return number
+
+    with thread_pool(3) as pool:
+        other = threading.Thread(target=lambda: list(ordered_map(pool)(long, range(3))))
+        other.start()
+        begun.wait()  # all threads of the pool are in it
+        assert list(ordered_map(pool)(after_a_while, range(9))) == list(range(9))
+        release.set()
+        other.join(60)
+    assert not other.is_alive()
+
+
+def test_helpers_that_are_called_off_are_not_waited_for() -> None:
+    pool = ThreadPoolExecutor(1)
+    hold = threading.Event()
+    pool.submit(hold.wait)  # nobody is free to help
+    results = ordered_map(pool)(after_a_while, range(10))
+    assert next(results) == 0
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert list(results) == list(range(1, 10))
+    hold.set()
+
+
+def test_where_no_thread_can_be_started_the_caller_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert list(ordered_map(ThreadPoolExecutor(3))(after_a_while, range(10))) == list(range(10))
+
+
+def test_an_error_about_what_is_light_is_an_error_of_that_item() -> None:
+    def light(number: int) -> bool:
+        if number == 5:
+            raise ArgumentError("heavy")
+        return False
+
+    done: list[int] = []
+    with thread_pool(3) as pool, pytest.raises(ArgumentError, match="heavy"):
+        done.extend(ordered_map(pool, light=light)(after_a_while, range(9)))
+    assert done == list(range(5))

@@ -253,8 +253,10 @@ def _run_parts(
         try:
             work()
         finally:
-            wait(futures)  # all of them: what is under way still writes to `flat`
-        for future in futures:
+            # Who has not begun need not: all threads of the pool may be at this very place, waiting for each other.
+            begun = [future for future in futures if not future.cancel()]
+            wait(begun)  # what is under way still writes to `flat`
+        for future in begun:
             future.result()
 
 

@@ -236,6 +236,8 @@ class _Builder:
             given, hints = self._given_to(stage, recipe.given, scope) if recipe.given else ([], [])
             encoded = stage.encode(x, *[edge.value() for edge in given], *hints)
             then, siblings, count = dict(recipe.then), dict(scope), len(encoded.streams)
+            if count > len(codec.streams):
+                raise ArgumentError(f"it made {count} streams, its codec has {len(codec.streams)}")
             siblings.update((port.name, _LEFT_OUT) for port in codec.streams[count:])
             made: list[Any] = [None] * count
             self.depth += 1

@@ -188,7 +188,6 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-@functools.cache
 def _stamp(file: str) -> str:
     """Return a hash of a file with kernels of somebody else's, of which numba sees only the byte code."""
     if Path(file).parent == Path(__file__).parent / "codecs" / "_kernels":

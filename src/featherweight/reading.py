@@ -181,7 +181,7 @@ class TensorFile(Mapping[str, Array]):
             bodies = ([self.infos[name] for name in names] for names in self.bodies())
             mapped = ordered_map(pool, light=light, waits=not local(self._checkpoint))
             most = self._share(pool)
-            for large, some in itertools.groupby(bodies, lambda infos: infos[0].count > most):
+            for large, some in itertools.groupby(bodies, lambda infos: infos[0].count >= most):
                 one = functools.partial(self._decode_some, place, pool if large else None)
                 for infos in map(one, some) if large else mapped(one, some):
                     for info in infos:
@@ -189,11 +189,11 @@ class TensorFile(Mapping[str, Array]):
                             progress(info.name, info.packed)
 
     def _share(self, pool: Executor | None) -> int:
-        """Return the elements up to which a tensor is decoded by one thread: its share of all, which spares waiting."""
+        """Return the elements below which a tensor is decoded by one thread: its share of all, which spares waiting."""
         if pool is None or self.fw is None or not local(self._checkpoint):
             return LARGE
         total = sum(info.count for info in self.infos.values())
-        return min(max(LARGE, total // workers(self._threads)), _MOST)
+        return min(max(LARGE, total // workers(self._threads) + 1), _MOST)
 
     def bodies(self) -> Iterator[tuple[str, ...]]:
         """Name the tensors, together those that are decoded together."""

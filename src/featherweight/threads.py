@@ -37,7 +37,8 @@ def thread_pool(threads: int | None) -> AbstractContextManager[Executor | None]:
     """Return a context whose value is a pool, or None where one thread is enough.
 
     The pool has one thread less, for the caller is one too: where three fight for the interpreter, two get less done.
-    Pools are kept: threads that live on keep their scratch memory. What runs in a pool must not wait for it.
+    Pools are kept: threads that live on keep their scratch memory. What runs in a pool may wait for what others have
+    begun, but not for what is still to begin.
     """
     count = workers(threads)
     return nullcontext(_pool(count) if count > 1 else None)
@@ -58,7 +59,8 @@ def ordered_map(
     """Return a `map` that works in `pool` and gives results, and what a call raised, in order.
 
     Unlike ``Executor.map`` it takes no more than `ahead` items for each worker before their results are wanted, so that
-    memory stays bounded. Of a pool of threads the caller is one, and each takes the items as it comes to them. What is
+    memory stays bounded. Of a pool of threads the caller is one, and each takes the items as it comes to them; a call
+    may map in the same pool. What is
     `light` is mostly the interpreter's work, for which threads would rather wait for each other. Calls that, as `waits`
     says, wait for something else than the interpreter, such as a network, are made by as many threads as there are.
     """
@@ -73,8 +75,10 @@ def ordered_map(
 class _Line:
     """Items that threads take one after another, and their results, which leave in the same order.
 
-    Threads share one interpreter. How much of its time each has waited for it tells how many are of use; more would
-    only keep each other from it.
+    Items are made, and light ones done, by any of the threads, under a lock. Threads share one interpreter: how much of
+    the time of a call goes by without work, for whatever reason, tells how many are of use; more would keep each other
+    from it. Who has been asked to help and has not begun is not waited for: the threads of the pool may all be at other
+    work, or the caller be one of them.
     """
 
     def __init__(
@@ -92,7 +96,8 @@ class _Line:
         self._pool, self._most, self._window = pool, most, ahead * most
         self._changed = threading.Condition(threading.Lock())
         self._made: dict[int, tuple[Any, BaseException | None]] = {}
-        self._taken = self._given = self._busy = 0
+        self._taken = self._given = self._asked = self._busy = 0
+        self._futures: list[Future[None]] = []
         self._waits, self._useful = waits, most + 1.0 if waits else _FIRST
         self._ended = False
 
@@ -117,7 +122,10 @@ class _Line:
                     raise error
                 yield result
         finally:
-            self._ended = True
+            with self._changed:
+                self._ended = True
+            for future in self._futures:
+                future.cancel()
             self._wait(lambda: self._busy == 0)  # what is under way still reads and writes the caller's memory
 
     def _wait(self, until: Callable[[], bool]) -> None:
@@ -125,13 +133,20 @@ class _Line:
             self._changed.wait_for(until)
 
     def _call_one(self) -> None:
-        """Let another thread work, too; it will call the next."""
-        if self._busy < self._most and self._busy + 2 <= self._useful and not self._ended:
+        """Ask another thread to work, too; it will ask the next."""
+        helpers = self._busy + self._asked
+        if helpers < self._most and helpers + 2 <= self._useful and not self._ended:
             with contextlib.suppress(RuntimeError):  # where no thread can be started, those that there are do it
-                self._pool.submit(self._work)
-                self._busy += 1
+                future = self._pool.submit(self._work)
+                self._futures = [future, *(each for each in self._futures if not each.done())]
+                self._asked += 1
 
     def _work(self) -> None:
+        with self._changed:
+            self._asked = max(self._asked - 1, 0)
+            if self._ended:
+                return
+            self._busy += 1
         try:
             while self._step() and self._busy + 1 <= self._useful:
                 pass
@@ -154,8 +169,9 @@ class _Line:
             if error is not None:
                 self._ended, self._made[number] = True, (None, error)
                 return True
-            if self._light(item):  # nobody else goes on meanwhile
-                self._made[number] = _attempt(self._function, item)
+            light, error = (False, None) if self._waits else _attempt(self._light, item)
+            if light or error is not None:  # nobody else goes on meanwhile
+                self._made[number] = _attempt(self._function, item) if error is None else (None, error)
                 return True
             self._call_one()
         began, worked = time.perf_counter(), time.thread_time()
@@ -192,6 +208,4 @@ def _elsewhere(pool: Executor, window: int, function: Callable[[Any], Any], item
             waiting.extend(itertools.islice(begun, 1))
             yield result
     finally:
-        for future in waiting:
-            future.cancel()
-        wait(waiting)
+        wait([future for future in waiting if not future.cancel()])

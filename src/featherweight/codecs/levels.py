@@ -45,7 +45,7 @@ _TOP = 127
 _LEAST = 8  # weights that share a scale
 _SHORT = 64  # weights below which there are no scales
 _MOST = 1 << 20  # blocks
-_SUMMED = 1e19  # below which sums of many magnitudes are finite in f32
+_SUMMED = 1e19  # below which sums of 2^64 magnitudes are finite in f32
 _NONE = (1,)  # the shape of no scales; of arrays without dimensions, that
 
 
