@@ -89,6 +89,8 @@ def together(target: str, hosts: Sequence[Host], /, **arguments: Any) -> Any:
         finally:
             for child in children:
                 child.process.kill()
+            for child in children:
+                child.process.wait()
         first, *_ = [child.result() for child in children]
         return first
 
