@@ -6,11 +6,10 @@ records, ports, references, the caller's limit. What is left to a codec is the c
 
 from __future__ import annotations
 
-import collections
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,6 +38,7 @@ from featherweight.frame import (
 )
 from featherweight.linking import Ready, edges_of, link, nbytes
 from featherweight.stage import Codec, Spec
+from featherweight.threads import ordered_map
 
 __all__ = [
     "Fetch",
@@ -234,30 +234,8 @@ def _run_parts(
         given = [None if e is None else reference_part(e, shape, cut.step, part.start) for e in edges]
         _run_program(cut.branches[part.branch], body, part.record, out, refs, given, scratch, None, plan)
 
-    # A worker takes the next part when it has done its last: a future for every part of a hostile frame costs more.
-    waiting = iter(parts)
-
-    def work() -> None:
-        try:
-            for part in waiting:
-                one(part)
-        except BaseException:
-            collections.deque(waiting, maxlen=0)  # what one worker cannot do, the others need not go on with
-            raise
-
-    if pool is None or len(parts) < 2:
-        work()
-    else:
-        # The caller is one of the workers: it would only wait, and to wake another thread costs as much as a piece.
-        futures = [pool.submit(work) for _ in range(min(len(parts) - 1, getattr(pool, "_max_workers", 1)))]
-        try:
-            work()
-        finally:
-            # Who has not begun need not: all threads of the pool may be at this very place, waiting for each other.
-            begun = [future for future in futures if not future.cancel()]
-            wait(begun)  # what is under way still writes to `flat`
-        for future in begun:
-            future.result()
+    for _ in ordered_map(pool if len(parts) > 1 else None)(one, parts):
+        pass
 
 
 def verify(body: Any, expected: int) -> None:

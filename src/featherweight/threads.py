@@ -60,9 +60,9 @@ def ordered_map(
 
     Unlike ``Executor.map`` it takes no more than `ahead` items for each worker before their results are wanted, so that
     memory stays bounded. Of a pool of threads the caller is one, and each takes the items as it comes to them; a call
-    may map in the same pool. What is
-    `light` is mostly the interpreter's work, for which threads would rather wait for each other. Calls that, as `waits`
-    says, wait for something else than the interpreter, such as a network, are made by as many threads as there are.
+    may map in the same pool. What is `light` is mostly the interpreter's work, for which threads would rather wait for
+    each other. Calls that, as `waits` says, wait for something else than the interpreter, such as a network, are made
+    by as many threads as there are.
     """
     if pool is None:
         return map
@@ -155,12 +155,18 @@ class _Line:
                 self._busy -= 1
                 self._changed.notify_all()
 
+    def _next(self) -> tuple[Any, bool]:
+        """Take an item, `_NONE` behind the last, and say whether it is to be done under the lock."""
+        item = next(self._items, _NONE)
+        return item, not self._waits and item is not _NONE and self._light(item)
+
     def _step(self) -> bool:
         """Do the next item, if there is one and its result may wait."""
         with self._changed:
             if self._ended or self._taken - self._given >= self._window:
                 return False
-            item, error = _attempt(next, self._items, _NONE)
+            found, error = _attempt(self._next)
+            item, light = found or (None, False)
             if item is _NONE:
                 self._ended = True
                 return False
@@ -169,9 +175,8 @@ class _Line:
             if error is not None:
                 self._ended, self._made[number] = True, (None, error)
                 return True
-            light, error = (False, None) if self._waits else _attempt(self._light, item)
-            if light or error is not None:  # nobody else goes on meanwhile
-                self._made[number] = _attempt(self._function, item) if error is None else (None, error)
+            if light:  # nobody else goes on meanwhile
+                self._made[number] = _attempt(self._function, item)
                 return True
             self._call_one()
         began, worked = time.perf_counter(), time.thread_time()
