@@ -8,9 +8,7 @@ interleaved round by round, every decode verified.
 from __future__ import annotations
 
 import functools
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ import xxhash
 
 import featherweight
 from benchmarks import _data
-from benchmarks._common import FailedError, all_cores, attempt, exit_code, isolated, options, save, table
+from benchmarks._common import FailedError, all_cores, attempt, exit_code, isolated, options, save, scratch, table
 from featherweight import rivals
 from featherweight.recipes import parse
 
@@ -57,12 +55,11 @@ def main(arguments: list[str]) -> int:
 def measure(elements: int, threads: int, repetitions: int) -> dict[str, Any]:
     """Measure one number of threads in this process."""
     flat = _data.synthetic(elements)
-    memory = Path("/dev/shm")  # a file there costs what a copy costs
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    with scratch() as folder:
         contenders = [rivals.COPY, *[ZIPNN] * ZIPNN.installed, rivals.ours("lossless")]
         for side in SIDES:
             title = f"featherweight lossless, file of {side} x {side}"
-            path = Path(folder) / f"{side}.fw"
+            path = folder / f"{side}.fw"
             contenders.append(rivals.ours_as_file("lossless", squares(elements, side), path, title))
         rows = rivals.measure(flat, contenders, repetitions=repetitions, threads=threads)
     found = [

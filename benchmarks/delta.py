@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import _data
-from benchmarks._common import attempt, exit_code, isolated, options, save
+from benchmarks._common import attempt, exit_code, isolated, options, save, scratch
 from benchmarks.lossless import as_json, show
 from featherweight import checkpoint, engine, reading, rivals
 from featherweight.rivals import Rival
@@ -46,9 +45,8 @@ def measure(name: str, repetitions: int) -> dict[str, Any]:
     """Measure in this process."""
     case = _data.load(name)
     base, new = case.flat, moved(case.flat)
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        contenders = [rivals.COPY, _zstd(base), _zipnn(base), _z4ai(base), _ours(base), _as_file(case, Path(folder))]
+    with scratch() as folder:
+        contenders = [rivals.COPY, _zstd(base), _zipnn(base), _z4ai(base), _ours(base), _as_file(case, folder)]
         contenders = [rival for rival in contenders if rival.installed]
         rows = rivals.measure(new, contenders, repetitions=repetitions)
     share = np.count_nonzero(base.view(np.uint16) != new.view(np.uint16)) / base.size

@@ -15,7 +15,6 @@ Results are kept as they are made: a run that is broken off goes on where it was
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import math
@@ -42,6 +41,7 @@ from benchmarks._common import (
     options,
     pinned,
     save,
+    scratch,
     table,
 )
 from benchmarks._data import nmse, weighty
@@ -195,7 +195,7 @@ def _against(python: str | None, case: str, recipes: list[str], rounds: int) -> 
     def measure(missing: list[Key]) -> list[Point]:
         part = missing[0][0]
         score = part == "networks" and case in _networks.NETWORKS
-        with _scratch() as folder:
+        with scratch() as folder:
             points = isolated(
                 "benchmarks.frontier:beside_nncodec",
                 1,
@@ -223,21 +223,13 @@ def _archive(folder: Path | str, number: int, coder: str) -> Path:
     return Path(folder) / f"decoded {number} {coder}.npz"
 
 
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """Give a folder in memory where there is one."""
-    memory_backed = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory_backed if memory_backed.is_dir() else None) as name:
-        yield Path(name)
-
-
 def beside_nncodec(
     python: str, part: str, case: str, settings: list[str], recipes: list[str], rounds: int, keep: str | None
 ) -> list[Point]:
     """Measure NNCodec and ours, in turn, in this process and its child; `keep` is where decoded tensors go."""
     tensors = load(case, whole=part == "networks")
     points = []
-    with _scratch() as folder, NNCodec(python, tensors, folder) as rival:
+    with scratch() as folder, NNCodec(python, tensors, folder) as rival:
         _warm(tensors, recipes, folder)
         for number, setting in enumerate(settings):
             archive = _archive(keep or folder, number, "")
@@ -343,7 +335,7 @@ def beside_format(case: str, number: int, recipes: list[str], rounds: int) -> li
     weights = sum(x.size for x in tensors.values())
     scale = math.sqrt(sum(float(np.square(x.astype(np.float64)).sum()) for x in tensors.values()) / weights)
     point: Point = {}
-    with _scratch() as folder:
+    with scratch() as folder:
         _warm(tensors, recipes, folder)
         rival.encode(np.ones((32, 256), np.float32), scale).decode()
         for _ in range(rounds):

@@ -7,12 +7,10 @@ synthetic bf16. Every case runs in a process of its own, contenders interleaved 
 from __future__ import annotations
 
 import functools
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from benchmarks import _data, _limits
-from benchmarks._common import all_cores, attempt, exit_code, isolated, options, save, table
+from benchmarks._common import all_cores, attempt, exit_code, isolated, options, save, scratch, table
 from featherweight import rivals
 
 RECIPES = ("lossless", "lossless-small")
@@ -67,11 +65,10 @@ def measure(
 ) -> dict[str, Any]:
     """Measure one case in this process."""
     case = _data.load(name)
-    memory = Path("/dev/shm")  # a file there costs what a copy costs
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    with scratch() as folder:
         contenders = [rivals.COPY, *rivals.installed(case.flat)]
         contenders += [rivals.ours(recipe) for recipe in recipes]
-        contenders += [rivals.ours_as_file(recipe, case.shapes, Path(folder) / "file.fw") for recipe in recipes]
+        contenders += [rivals.ours_as_file(recipe, case.shapes, folder / "file.fw") for recipe in recipes]
         if only is not None:
             contenders = [rival for rival in contenders if rival.name in only]
         rows = rivals.measure(case.flat, contenders, repetitions=repetitions, threads=threads)

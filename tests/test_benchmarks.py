@@ -114,6 +114,17 @@ def test_lossless_quick(tmp_path):
     assert against["decode"]["low"] <= against["decode"]["median"] <= against["decode"]["high"]
 
 
+def test_cores_quick(tmp_path):
+    benchmark("cores", "--quick", "--out", str(tmp_path / "cores.json"))
+    cases = json.loads((tmp_path / "cores.json").read_text())["cases"]
+    assert [case["threads"] for case in cases] == sorted({1, *(case["threads"] for case in cases)})
+    for case in cases:
+        coded = {row["name"]: row["coded"] for row in case["rows"]}
+        assert coded == {row["name"]: row["coded"] for row in cases[0]["rows"]}  # whatever the number of threads
+        assert coded["featherweight lossless"] < 0.7 * coded["copy"]
+        assert all(len(row[way]) == 2 for row in case["rows"] for way in ("encode", "decode"))
+
+
 def test_delta_and_memory_quick(tmp_path):
     benchmark("delta", "--quick", "--out", str(tmp_path / "delta.json"))
     case = json.loads((tmp_path / "delta.json").read_text())["cases"][0]
