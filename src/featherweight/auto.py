@@ -67,14 +67,14 @@ class Auto:
             return _each(self, _stage("narrow"))
         plain = self._planes(sample, row.word.itemsize)
         if row.kind == "f" and row.bits >= 16 and x.size >= 256 and (self.effort == "small" or zeros > 0.05):
-            conditional = self._conditional(x, zeros > 0.05)
+            conditional = _conditional(self, _widths(x), scaled=self._scaled(x), sparse=zeros > 0.05)
             return conditional if x.size >= TABLES and zeros <= 0.05 else Smallest((conditional, plain))
         return plain
 
     def _numbers(self, x: Array) -> tuple[AnyRecipe, ...]:
         """Say how to number different elements: in a matrix, scales of rows and columns may tell which are likely."""
         plain = chain(_stage("palette"), index=self)
-        if self.effort != "small" or x.ndim < 2 or min(len(x), x.size // len(x)) < 4:
+        if not self._scaled(x):
             return (plain,)
         under = chain(_stage("palette"), index=chain(_stage("rans"), given=("row", "column")))
         return plain, chain(_stage("levels", resolution=2), row=self, column=self, values=under)
@@ -92,13 +92,9 @@ class Auto:
         stage = _stage("runs", least=1024)  # scattered zeros are the entropy coder's, regions are not
         return _each(self, stage) if stage.pays(x) else None
 
-    def _conditional(self, x: Array, sparse: bool) -> AnyRecipe:
-        """Code exponents under the scales of rows and columns, and the top of the mantissas under the exponents.
-
-        Of a sparse tensor every plane goes under the exponents, which tell where the zeros are.
-        """
-        scaled = self.effort == "small" and x.ndim >= 2 and len(x) >= 4 and x.size // len(x) >= 4
-        return _conditional(self, _widths(x), scaled, sparse)
+    def _scaled(self, x: Array) -> bool:
+        """Return whether scales of rows and columns are worth a try."""
+        return self.effort == "small" and x.ndim >= 2 and len(x) >= 4 and x.size // len(x) >= 4
 
     def _bytes(self, x: Array) -> AnyRecipe | None:
         found = _survey(x)
@@ -142,7 +138,11 @@ def _apart(then: Auto) -> Recipe:
 
 
 @functools.cache
-def _conditional(then: Auto, widths: tuple[int, ...], scaled: bool, sparse: bool) -> Recipe:
+def _conditional(then: Auto, widths: tuple[int, ...], *, scaled: bool, sparse: bool) -> Recipe:
+    """Code exponents under the scales of rows and columns, and the top of the mantissas under the exponents.
+
+    Of a sparse tensor every plane goes under the exponents, which tell where the zeros are.
+    """
     rans = _stage("rans")
     names = [port.name for port in stage_class("planes").codec.streams[: len(widths)]]
     exponent: AnyRecipe = then

@@ -208,8 +208,6 @@ class Recipe:
         """The numbers of the streams as they are coded: one whose recipe is given a later one comes after that."""
         names, then = streams_of(self.stage), dict(self.then)
         order = list(range(len(names)))
-        if not self.mentioned:
-            return tuple(order)
         for number, name in enumerate(names):
             wanted = mentioned(then.get(name))
             later = [other for other in order if other > number and names[other] in wanted]
