@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from processors import GENERIC, NARROW, PYTHON, elsewhere
 
 from featherweight.codecs import rans
-from featherweight.codecs._kernels import _vector, rans_permute, rans_simd, rans_tables
+from featherweight.codecs._kernels import _vector, rans_baseline, rans_permute, rans_simd, rans_tables
 from featherweight.codecs._kernels import rans as kernels
 from featherweight.codecs.rans import CODEC, Rans, RansWire
 from featherweight.errors import ArgumentError, FrameError
-from featherweight.kernel import Kernel, features
+from featherweight.kernel import Kernel, compiled, features
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -195,19 +195,26 @@ def test_no_access_out_of_bounds(expected: str, tmp_path: Path) -> None:
     assert elsewhere(__file__, "everything", NUMBA_BOUNDSCHECK="1", FEATHERWEIGHT_CACHE_DIR=str(tmp_path)) == expected
 
 
-def test_vector_loops_uncompiled(expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("instructions", [_vector.PERMUTES, frozenset()], ids=["permutes", "baseline"])
+def test_vector_loops_uncompiled(instructions: frozenset[str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The vector loops are Python as well: run them so, whatever the processor."""
-    for module in (kernels, rans_permute, rans_simd, rans_tables):
+    for module in (kernels, rans_baseline, rans_permute, rans_simd, rans_tables):
         for name, loop in vars(module).items():
             if isinstance(loop, Kernel):
                 monkeypatch.setattr(module, name, quiet(loop.python))
-    monkeypatch.setattr(rans, "features", lambda: _vector.PERMUTES)
+    monkeypatch.setattr(rans, "features", lambda: instructions)
     assert everything() == expected
 
 
 @pytest.mark.skipif(not features() >= _vector.AVX2, reason="needs vectors of 256 bits")
 def test_the_gathering_loop_gives_the_same_bytes(expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rans, "features", lambda: _vector.AVX2)
+    assert everything() == expected
+
+
+@pytest.mark.skipif(not compiled(), reason="needs compiled kernels")
+def test_the_baseline_loops_give_the_same_bytes(expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rans, "features", frozenset)
     assert everything() == expected
 
 

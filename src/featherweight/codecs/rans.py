@@ -44,6 +44,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -51,12 +52,13 @@ import numpy as np
 
 from featherweight.codecs._classes import PORTS, Classes
 from featherweight.codecs._kernels import rans as portable
+from featherweight.codecs._kernels import rans_baseline as baseline
 from featherweight.codecs._kernels import rans_permute, rans_tables
 from featherweight.codecs._kernels import rans_simd as simd
 from featherweight.codecs._kernels._vector import AVX2, PERMUTES, WIDTH
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError, TruncatedError
-from featherweight.kernel import Kernel, features
+from featherweight.kernel import Kernel, compiled, features
 from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
 __all__ = ["CODEC", "Rans", "RansWire", "decode"]
@@ -106,13 +108,14 @@ def decode(wire: RansWire, streams: tuple[Array, ...], given: tuple[Array, ...],
         if not given:
             raise FrameError(f"{wire.tables} tables and no classes given")
         rows = (_rows(Classes.of(given, out.shape, FrameError), firsts),)
-    if _fast(states):
+    vectors = _vectors(states)
+    if vectors:
         tables = np.zeros(rans_permute.SIZE, np.uint8)
         few = not rows and wire.bits == rans_permute.BITS and states.size >= rans_permute.LANES
         if few and features() >= PERMUTES and rans_permute.condense(levels, tables) == 0:
             _advance(rans_permute.decode, payload, (tables,), states, cursor, flat)
         else:
-            run = simd.decode_rows if rows else simd.decode
+            run = vectors.decode_rows if rows else vectors.decode
             _advance(run, payload, (bits, entries, *rows), states, cursor, flat)
     finish = portable.decode_rows if rows else portable.decode
     if cursor[0] > payload.size or finish(payload, bits, entries, *rows, states, cursor, flat) < 0:
@@ -182,18 +185,19 @@ class Rans:
         lanes = _lanes(flat.size, int(cursor[1]))
         states, words = np.full(1 << lanes, 1 << 15, np.uint32), np.empty(2 * flat.size + 32, np.uint8)
         # The portable loop codes what does not fill all lanes, and the rest where there is no faster one.
-        fast = _fast(states)
-        whole, n = np.uint64(flat.size - flat.size % states.size if fast else 0), np.uint64(flat.size)
+        vectors = _vectors(states)
+        room = (np.empty_like(states),) if vectors is baseline else ()
+        whole, n = np.uint64(flat.size - flat.size % states.size if vectors else 0), np.uint64(flat.size)
         at = np.uint64(words.size)
         if tables == 1:
             at = np.uint64(portable.encode(flat, bits, entries, whole, n, at, states, words))
-            if fast:
-                at = simd.encode(flat, bits, entries, whole, at, states, words)
+            if vectors:
+                at = vectors.encode(flat, bits, entries, whole, at, states, *room, words)
         else:
             rows = _rows(classes, firsts)
             at = np.uint64(portable.encode_rows(flat, bits, entries, rows, whole, n, at, states, words))
-            if fast:
-                at = simd.encode_rows(flat, bits, entries, rows, whole, at, states, words)
+            if vectors:
+                at = vectors.encode_rows(flat, bits, entries, rows, whole, at, states, *room, words)
         payload = np.concatenate((header[:used], states.astype("<u4").view(np.uint8), words[at:]))
         return Encoded(RansWire(scale, lanes, tables), (payload,))
 
@@ -221,8 +225,11 @@ def _chosen(classes: Array, firsts: Array) -> Array:
     return rows
 
 
-def _fast(states: Array) -> bool:
-    return states.size >= WIDTH and features() >= AVX2
+def _vectors(states: Array) -> ModuleType | None:
+    """Return the module whose loops go by vectors here, if there is one."""
+    if states.size < WIDTH or not compiled():
+        return None
+    return simd if features() >= AVX2 else baseline
 
 
 def _bits(tables: int) -> int:

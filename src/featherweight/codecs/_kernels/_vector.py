@@ -1,11 +1,12 @@
-"""Vectors of 16 lanes of 32 bits, for kernels that run only where `AVX2` is part of ``kernel.features()``.
+"""Vectors of 16 lanes of 32 bits, for compiled kernels.
 
 Uncompiled, a vector is a NumPy array of 16 ``uint32`` and a mask an integer whose bit l is lane l; compiled, they are
 registers (`_emit`). A position counts elements of its array; of a byte array that holds wider words, bytes. Nothing
 here checks bounds: every function says what it touches.
 
-Some take a vector for 32 words or 64 bytes, each lane holding its own from the least significant on, and want
-`PERMUTES`.
+Those that move lanes by a mask or an index (`deal16le`, `stack16le`, `permute`) want `AVX2` among
+``kernel.features()``. Some take a vector for 32 words or 64 bytes, each lane holding its own from the least significant
+on, and want `PERMUTES`.
 """
 
 from __future__ import annotations

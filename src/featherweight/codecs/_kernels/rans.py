@@ -1,4 +1,6 @@
-"""The rans codec's portable coder; `rans_tables` makes its tables, `rans_simd` and `rans_permute` loops by vectors.
+"""The rans codec's portable coder; `rans_tables` makes its tables.
+
+Loops by vectors are in `rans_simd`, in `rans_permute`, and in `rans_baseline` for processors that lack what those want.
 
 Strategy: a state x lives in [2^15, 2^31) and moves 16 bits at a time, so that no symbol moves more than one word and
 a reciprocal of 32 bits divides exactly. Symbol i belongs to lane i mod lanes: neighbouring symbols depend on each

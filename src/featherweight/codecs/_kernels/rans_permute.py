@@ -19,7 +19,7 @@ from numpy import uint8, uint64
 
 from featherweight.codecs._kernels import _vector as v
 from featherweight.codecs._kernels._primitives import popcount
-from featherweight.codecs._kernels.rans_simd import _refilled
+from featherweight.codecs._kernels.rans_simd import refilled
 from featherweight.kernel import kernel, primitive
 
 __all__ = ["BITS", "LANES", "SIZE", "condense", "decode"]
@@ -112,10 +112,10 @@ def decode(payload: Any, tables: Any, states: Any, cursor: Any, out: Any) -> Non
             one = _left(one, v.both(start, v.splat(_HALF)), v.both(missing, v.splat(_HALF)))
             two = _left(two, v.right(start, v.splat(_16)), v.right(missing, v.splat(_16)))
             short = v.less(one, v.splat(_LOW))
-            v.store(states, lane, _refilled(one, short, payload, at))
+            v.store(states, lane, refilled(one, short, payload, at))
             at += _2 * popcount(short)
             short = v.less(two, v.splat(_LOW))
-            v.store(states, lane + _16, _refilled(two, short, payload, at))
+            v.store(states, lane + _16, refilled(two, short, payload, at))
             at += _2 * popcount(short)
         done += lanes
     cursor[0], cursor[1] = at, done

@@ -32,9 +32,9 @@ def decode(payload: Any, bits: Any, entries: Any, states: Any, cursor: Any, out:
             x = v.load(states, lane)
             entry = v.gather(entries, v.both(x, slots))
             v.store8(out, done + lane, entry)
-            x = _left(entry, x, shift)
+            x = left(entry, x, shift)
             short = v.less(x, v.splat(_LOW))
-            v.store(states, lane, _refilled(x, short, payload, at))
+            v.store(states, lane, refilled(x, short, payload, at))
             at += _2 * popcount(short)
         done += lanes
     cursor[0], cursor[1] = at, done
@@ -52,22 +52,24 @@ def decode_rows(payload: Any, bits: Any, entries: Any, rows: Any, states: Any, c
             row = v.left(v.load8(rows, done + lane), shift)
             entry = v.gather(entries, v.either(row, v.both(x, slots)))
             v.store8(out, done + lane, entry)
-            x = _left(entry, x, shift)
+            x = left(entry, x, shift)
             short = v.less(x, v.splat(_LOW))
-            v.store(states, lane, _refilled(x, short, payload, at))
+            v.store(states, lane, refilled(x, short, payload, at))
             at += _2 * popcount(short)
         done += lanes
     cursor[0], cursor[1] = at, done
 
 
 @primitive
-def _left(entry: Any, x: Any, shift: Any) -> Any:
+def left(entry: Any, x: Any, shift: Any) -> Any:
+    """Return the states after the symbols of the entries."""
     moved = v.times(v.right(entry, v.splat(_20)), v.right(x, shift))
     return v.minus(v.minus(x, v.both(v.right(entry, v.splat(_8)), v.splat(_START))), moved)
 
 
 @primitive
-def _refilled(x: Any, short: Any, payload: Any, at: Any) -> Any:
+def refilled(x: Any, short: Any, payload: Any, at: Any) -> Any:
+    """Return the states when those in the mask `short` have taken a word each."""
     moved = v.choose(short, v.left(x, v.splat(_16)), x)
     return v.either(moved, v.deal16le(payload, at, short, v.splat(_0)))
 
@@ -82,7 +84,7 @@ def encode(symbols: Any, bits: Any, entries: Any, left: Any, at: Any, states: An
         for back in range(_0, lanes, _16):
             lane = lanes - _16 - back
             which = v.load8(symbols, left + lane)
-            x, full = _round(v.load(states, lane), entries, v.plus(which, which), scale, shift)
+            x, full = pushed(v.load(states, lane), entries, v.plus(which, which), scale, shift)
             v.stack16le(words, at, v.load(states, lane), full)
             at -= _2 * popcount(full)
             v.store(states, lane, x)
@@ -99,7 +101,7 @@ def encode_rows(symbols: Any, bits: Any, entries: Any, rows: Any, left: Any, at:
         for back in range(_0, lanes, _16):
             lane = lanes - _16 - back
             which = v.either(v.left(v.load8(rows, left + lane), v.splat(_8)), v.load8(symbols, left + lane))
-            x, full = _round(v.load(states, lane), entries, v.plus(which, which), scale, shift)
+            x, full = pushed(v.load(states, lane), entries, v.plus(which, which), scale, shift)
             v.stack16le(words, at, v.load(states, lane), full)
             at -= _2 * popcount(full)
             v.store(states, lane, x)
@@ -107,7 +109,7 @@ def encode_rows(symbols: Any, bits: Any, entries: Any, rows: Any, left: Any, at:
 
 
 @primitive
-def _round(x: Any, entries: Any, place: Any, scale: Any, shift: Any) -> Any:
+def pushed(x: Any, entries: Any, place: Any, scale: Any, shift: Any) -> Any:
     """Return the states after the symbols whose entries are at `place`, and which of them gave up a word first."""
     one, other = v.gather2(entries, place), v.gather2(entries, v.turn(place))
     field, inverse = v.evens(one, other), v.odds(one, other)
