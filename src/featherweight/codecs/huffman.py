@@ -16,6 +16,8 @@ byte kind what follows
 3    code sizes, one bit stream; the lengths are those of the last block that held any: an error if none did
 6    code lengths, sizes, four bit streams
 7    code sizes, four bit streams; lengths as for 3
+10   code lengths, sizes, six bit streams
+11   code sizes, six bit streams; lengths as for 3
 ==== ==== ===============================================================================================
 
 Any other first byte is an error. **Lengths**: a byte `first`, a byte `more`, then bits that give the code lengths of
@@ -76,14 +78,14 @@ class _Scratch(threading.local):
     """What the kernels work in, made once a thread; pages that are never touched cost nothing."""
 
     def __init__(self) -> None:
-        self.streams = np.empty(16, np.int64)
+        self.streams = np.empty(24, np.int64)
         self.lengths = np.empty(525, np.uint8)
         self.window = np.empty(8192, np.uint64)
         self.pairs = np.empty(huffman_encode.COUNTERS, np.uint32)
         self.codes = np.empty((1 << 16) + 256, np.uint32)
         self.known = np.empty(525, np.uint8)
         self.leaves = np.empty(6144, np.uint8)
-        self.work = np.empty(2304, np.uint64)
+        self.work = np.empty(2816, np.uint64)
 
 
 _scratch = _Scratch()

@@ -3,10 +3,11 @@
 Strategy: the next 12 bits of a stream index a window table whose entries hold every symbol that ends within
 them, up to six, so that one load yields four symbols of a typical block. The table of all windows of k bits lies at
 [2^k, 2^(k+1)) of one array: a symbol of l bits followed by whatever k-l bits hold is a contiguous run of table k and a
-copy of table k-l with one symbol put before each entry, which vectorises. Four streams advance in turn, instruction by
-instruction, for as many rounds as are safe whatever the bytes are; the processor overlaps them.
+copy of table k-l with one symbol put before each entry, which vectorises. Six streams advance in turn, instruction by
+instruction, for as many rounds as are safe whatever the bytes are; the processor overlaps them. With more of them
+registers run short; four, which frames may hold as well, are decoded one after another.
 
-Positions and counts are int64, bits are uint64. `streams` holds four columns of four numbers.
+Positions and counts are int64, bits are uint64. `streams` holds four columns of six numbers.
 """
 
 from __future__ import annotations
@@ -19,18 +20,36 @@ from featherweight.codecs._kernels._primitives import load64be, store64le, trail
 from featherweight.dtypes import Array
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["AT", "BIT", "END", "FOUR", "LIMIT", "RAW", "REPEAT", "RUN", "STOP", "TABLE", "canonical", "copy", "decode"]
+__all__ = [
+    "AT",
+    "BIT",
+    "END",
+    "FOUR",
+    "LIMIT",
+    "MANY",
+    "RAW",
+    "REPEAT",
+    "RUN",
+    "SIX",
+    "STOP",
+    "TABLE",
+    "canonical",
+    "copy",
+    "decode",
+]
 
 LIMIT = 12  # bits of the longest code
-RAW, RUN, TABLE, REPEAT, FOUR = 0, 1, 2, 3, 4  # first byte of a block: its kind, and whether it has four streams
-BIT, AT, END, STOP = 0, 4, 8, 12  # columns of `streams`: next bit, next symbol, behind the last, byte behind
+RAW, RUN, TABLE, REPEAT = 0, 1, 2, 3  # the kind of a block, in its first byte
+FOUR, SIX = 4, 8  # and how many streams it has, if not one
+MANY = 6  # streams that are decoded together
+BIT, AT, END, STOP = 0, 6, 12, 18  # columns of `streams`: next bit, next symbol, behind the last, byte behind
 
 
 @kernel("i8(u1[r], i8, u1[w], u8[w], u1[w], i8[w])")
 def decode(payload: Array, block: Any, out: Array, window: Array, lengths: Array, streams: Array) -> Any:
     """Fill `out` from blocks of 2^`block` symbols; return the bytes read, -1 where they are no such blocks.
 
-    Scratch: `window` 8192, `lengths` 525, `streams` 16.
+    Scratch: `window` 8192, `lengths` 525, `streams` 24.
     """
     at, start, known = 0, 0, False
     while start < len(out):
@@ -38,13 +57,13 @@ def decode(payload: Array, block: Any, out: Array, window: Array, lengths: Array
         if at >= len(payload):
             return -1
         head = int(payload[at])
-        kind, number = head & 3, 4 if head & FOUR else 1
+        kind, number = head & 3, 6 if head & SIX else 4 if head & FOUR else 1
         at += 1
-        if head > 7:
+        if head >= FOUR + SIX:
             return -1
         if kind <= RUN:
             size = count if kind == RAW else 1
-            if head & FOUR or size > len(payload) - at:
+            if number > 1 or size > len(payload) - at:
                 return -1
             copy(payload, at, kind == RAW, out, start, count)
             at += size
@@ -167,30 +186,40 @@ def _fill_window(lengths: Array, window: Array) -> Any:
     if used == 0:
         return False
     shortest = int(lengths[lengths[256]])
-    one, low, byte = np.uint64(1 << 8), np.uint64(0xFFFF), np.uint64(8)
+    one, byte, few = np.uint64(1 << 8), np.uint64(8), np.uint64(8)
     for width in range(LIMIT + 1):
         if LIMIT - shortest < width < LIMIT:
             continue
-        place = 1 << width
+        place = np.uint64(1 << width)
         for i in range(used):
             symbol = lengths[256 + i]
             length = int(lengths[symbol])
             if length > width:
                 break
-            run = 1 << (width - length)
+            run = np.uint64(1 << (width - length))
             put = (np.uint64(symbol) << np.uint64(16)) + one + np.uint64(length)
-            rest, here = window[run : 2 * run], window[place : place + run]
-            for j in range(run):
-                here[j] = ((rest[j] & ~low) << byte) + (rest[j] & low) + put
+            if run < few:  # to make ready for vectors would take longer
+                for j in range(run):
+                    window[place + j] = _before(window[run + j], put)
+            else:
+                for j in range(run):
+                    window[place + j] = _before(window[run + j], put)
             if shortest == 1:
                 # Where there were six, the last fell off the top: take its bits back.
                 for j in range(run):
-                    if (here[j] >> byte) & np.uint64(255) == np.uint64(7):
-                        here[j] -= one + np.uint64(lengths[rest[j] >> np.uint64(56)])
+                    if (window[place + j] >> byte) & np.uint64(255) == np.uint64(7):
+                        window[place + j] -= one + np.uint64(lengths[window[run + j] >> np.uint64(56)])
             place += run
-        for i in range(place, 2 << width):
+        for i in range(place, np.uint64(2 << width)):
             window[i] = np.uint64(0)
     return True
+
+
+@primitive
+def _before(entry: Any, put: Any) -> Any:
+    """Return an entry with one more symbol before it."""
+    low = np.uint64(0xFFFF)
+    return ((entry & ~low) << np.uint64(8)) + (entry & low) + put
 
 
 @primitive
@@ -214,11 +243,11 @@ def _read_sizes(payload: Array, at: Any, number: Any, streams: Array) -> Any:
 
 
 @primitive
-def _rounds(payload: Array, first: Any, behind: Any, streams: Array) -> Any:
-    """Return how many rounds are safe: one takes at most 48 bits and writes at most 24 symbols, 8 bytes at a time."""
+def _rounds(payload: Array, first: Any, behind: Any, most: Any, streams: Array) -> Any:
+    """Return how many rounds are safe: four look-ups of `most` symbols, 6 at most, of which 8 bytes are written."""
     rounds = 1 << 40
     for s in range(first, behind):
-        rounds = min(rounds, (streams[END + s] - streams[AT + s] - 2) // 24)
+        rounds = min(rounds, (streams[END + s] - streams[AT + s] - 8 + most) // (4 * most))
         rounds = min(rounds, (len(payload) - (streams[BIT + s] >> 3) - 2) // 6)
     return max(rounds, 0)
 
@@ -238,35 +267,44 @@ def _step(out: Array, window: Array, word: Any, to: Any) -> Any:
 
 
 @primitive
-def _decode_four(payload: Array, out: Array, window: Array, streams: Array) -> None:
-    """Decode four streams until one of them nears its end."""
+def _decode_six(payload: Array, out: Array, window: Array, most: Any, streams: Array) -> None:
+    """Decode six streams until one of them nears its end."""
     seven = np.uint64(7)
-    rounds = _rounds(payload, 0, 4, streams)
+    rounds = _rounds(payload, 0, 6, most, streams)
     while rounds > 0:
-        b0, b1, b2, b3 = np.uint64(streams[0]), np.uint64(streams[1]), np.uint64(streams[2]), np.uint64(streams[3])
-        t0, t1, t2, t3 = np.uint64(streams[4]), np.uint64(streams[5]), np.uint64(streams[6]), np.uint64(streams[7])
+        b0, b1, b2 = np.uint64(streams[BIT]), np.uint64(streams[BIT + 1]), np.uint64(streams[BIT + 2])
+        b3, b4, b5 = np.uint64(streams[BIT + 3]), np.uint64(streams[BIT + 4]), np.uint64(streams[BIT + 5])
+        t0, t1, t2 = np.uint64(streams[AT]), np.uint64(streams[AT + 1]), np.uint64(streams[AT + 2])
+        t3, t4, t5 = np.uint64(streams[AT + 3]), np.uint64(streams[AT + 4]), np.uint64(streams[AT + 5])
         for _ in range(rounds):
-            w0, w1, w2, w3 = _refill(payload, b0), _refill(payload, b1), _refill(payload, b2), _refill(payload, b3)
+            w0, w1, w2 = _refill(payload, b0), _refill(payload, b1), _refill(payload, b2)
+            w3, w4, w5 = _refill(payload, b3), _refill(payload, b4), _refill(payload, b5)
             for _ in range(4):
                 w0, t0 = _step(out, window, w0, t0)
                 w1, t1 = _step(out, window, w1, t1)
                 w2, t2 = _step(out, window, w2, t2)
                 w3, t3 = _step(out, window, w3, t3)
+                w4, t4 = _step(out, window, w4, t4)
+                w5, t5 = _step(out, window, w5, t5)
             b0, b1 = (b0 & ~seven) + trailing_zeros(w0), (b1 & ~seven) + trailing_zeros(w1)
             b2, b3 = (b2 & ~seven) + trailing_zeros(w2), (b3 & ~seven) + trailing_zeros(w3)
-        streams[0], streams[1], streams[2], streams[3] = np.int64(b0), np.int64(b1), np.int64(b2), np.int64(b3)
-        streams[4], streams[5], streams[6], streams[7] = np.int64(t0), np.int64(t1), np.int64(t2), np.int64(t3)
-        rounds = _rounds(payload, 0, 4, streams)
+            b4, b5 = (b4 & ~seven) + trailing_zeros(w4), (b5 & ~seven) + trailing_zeros(w5)
+        streams[BIT], streams[BIT + 1], streams[BIT + 2] = np.int64(b0), np.int64(b1), np.int64(b2)
+        streams[BIT + 3], streams[BIT + 4], streams[BIT + 5] = np.int64(b3), np.int64(b4), np.int64(b5)
+        streams[AT], streams[AT + 1], streams[AT + 2] = np.int64(t0), np.int64(t1), np.int64(t2)
+        streams[AT + 3], streams[AT + 4], streams[AT + 5] = np.int64(t3), np.int64(t4), np.int64(t5)
+        rounds = _rounds(payload, 0, 6, most, streams)
 
 
 @primitive
 def _decode_streams(payload: Array, number: Any, out: Array, window: Array, lengths: Array, streams: Array) -> Any:
     """Decode the streams of a block; return whether each used its bits up."""
-    if number == 4:
-        _decode_four(payload, out, window, streams)
+    most = min(LIMIT // int(lengths[lengths[256]]), 6)
+    if number == MANY:
+        _decode_six(payload, out, window, most, streams)
     for s in range(number):
         bit, to = np.uint64(streams[BIT + s]), np.uint64(streams[AT + s])
-        rounds = _rounds(payload, s, s + 1, streams)
+        rounds = _rounds(payload, s, s + 1, most, streams)
         while rounds > 0:
             for _ in range(rounds):
                 word = _refill(payload, bit)
@@ -274,9 +312,12 @@ def _decode_streams(payload: Array, number: Any, out: Array, window: Array, leng
                     word, to = _step(out, window, word, to)
                 bit = (bit & ~np.uint64(7)) + trailing_zeros(word)
             streams[BIT + s], streams[AT + s] = np.int64(bit), np.int64(to)
-            rounds = _rounds(payload, s, s + 1, streams)
-        end = streams[BIT + s]
-        for i in range(streams[AT + s], streams[END + s]):
+            rounds = _rounds(payload, s, s + 1, most, streams)
+        while streams[END + s] - np.int64(to) >= 8 and len(payload) - np.int64(bit >> np.uint64(3)) >= 8:
+            word, to = _step(out, window, _refill(payload, bit), to)
+            bit = (bit & ~np.uint64(7)) + trailing_zeros(word)
+        end = np.int64(bit)
+        for i in range(np.int64(to), streams[END + s]):
             entry = window[np.uint64(1 << LIMIT) + (_bits(payload, end) >> np.uint64(64 - LIMIT))]
             symbol = (entry >> np.uint64(16)) & np.uint64(255)
             out[i] = symbol

@@ -3,7 +3,7 @@
 Strategy: histograms per stream give the size of every stream before a bit is written, so all streams go straight to
 their places. Counting pairs of symbols, and a table of their codes, halve the look-ups.
 
-Positions and counts are int64, bits are uint64. `streams` holds four columns of four numbers; `work` holds the four
+Positions and counts are int64, bits are uint64. `streams` holds four columns of six numbers; `work` holds the six
 histograms, then the sorted symbols, then two lists of weights.
 """
 
@@ -18,11 +18,12 @@ from featherweight.codecs._kernels.huffman import (
     AT,
     BIT,
     END,
-    FOUR,
     LIMIT,
+    MANY,
     RAW,
     REPEAT,
     RUN,
+    SIX,
     STOP,
     TABLE,
     canonical,
@@ -33,14 +34,15 @@ from featherweight.kernel import kernel, primitive
 
 __all__ = ["COUNTERS", "encode"]
 
-_SPLIT = 1 << 13  # symbols from which on a block gets four streams
+_SPLIT = 1 << 13  # symbols from which on a block gets many streams
 _PAIRS = 65536  # where the codes of single symbols stand behind those of pairs
 # From one stream's counters to the next one's: not a multiple of 4096 bytes, for then processors take what is loaded
 # for what was just stored, see that it is not, and begin again.
 _APART = 65536 + 32
-COUNTERS = 4 * _APART
+COUNTERS = 3 * _APART
 _PAIR, _16 = np.uint64(65535), np.uint64(16)
-_SECOND, _THIRD, _FOURTH = (np.uint64(_APART * s) for s in (1, 2, 3))
+_SECOND, _THIRD = np.uint64(_APART), np.uint64(2 * _APART)
+_HISTOGRAMS = 256 * MANY
 _ONE = np.uint32(1)
 
 
@@ -52,14 +54,14 @@ def encode(
     """Write `source` in blocks of 2^`block` symbols, 2^19 at most; return the bytes written.
 
     `payload` has room for `source`, a byte a block and 512 more. Scratch: `pairs` `COUNTERS`, `codes` 65792, `fresh`
-    and `known` 525, `leaves` 6144, `work` 2304, `streams` 16.
+    and `known` 525, `leaves` 6144, `work` 2816, `streams` 24.
     """
     for symbol in range(256):
         known[symbol] = 0
     at, start = 0, 0
     while start < len(source):
         count = min(len(source) - start, 1 << block)
-        number = 4 if count >= _SPLIT else 1
+        number = MANY if count >= _SPLIT else 1
         for s in range(number):
             streams[AT + s] = start + count * s // number
             streams[END + s] = start + count * (s + 1) // number
@@ -77,7 +79,7 @@ def encode(
             copy(source, start, True, payload, at + 1, count)
             at += 1 + count
         else:
-            payload[at] = TABLE + (number & FOUR)
+            payload[at] = TABLE + (SIX if number == MANY else 0)
             if repeated <= size:
                 payload[at] += REPEAT - TABLE
                 behind = at + 1
@@ -98,48 +100,49 @@ def _count(source: Array, number: Any, pairs: Array, work: Array, streams: Array
     for i in range(256 * number):
         work[i] = np.uint64(0)
     done = 0
-    if number == 4:
-        done = _count_four(source, pairs, work, streams)
+    if number == MANY:
+        # Three at a time: the counters of more would not stay near the processor.
+        done = (streams[END] - streams[AT]) & -8
+        for s in range(0, MANY, 3):
+            _count_three(source, done, pairs, work[256 * s :], streams[s:])
     for s in range(number):
         for i in range(streams[AT + s] + done, streams[END + s]):
             work[256 * s + int(source[i])] += np.uint64(1)
 
 
 @primitive
-def _count_four(source: Array, pairs: Array, work: Array, streams: Array) -> Any:
-    """Count as many symbols of each stream, nearly all; return their number."""
+def _count_three(source: Array, count: Any, pairs: Array, work: Array, streams: Array) -> None:
+    """Count the first `count` symbols of each of three streams."""
     # Zeros may lie far from all others: less one, modulo 256, they are never the least.
     below, most, one = np.uint8(255), np.uint8(0), np.uint8(1)
-    for symbol in source[streams[AT] : streams[END + 3]]:
+    for symbol in source[streams[AT] : streams[END + 2]]:
         below, most = min(below, np.uint8(symbol - one)), max(most, symbol)
     behind = int(most) + 1
     first = min(int(below) + 1, behind)
-    done = (streams[END] - streams[AT]) & -8
     # Pairs pay where it takes no longer to clear and to add up their counters than to count them.
-    if 4 * (behind - first) * (behind - first) > done:
+    if 4 * (behind - first) * (behind - first) > count:
         _clear(pairs, 0, behind)
-        _count_symbols(source, done, pairs, streams)
-        for s in range(4):
+        _count_symbols(source, count, pairs, streams)
+        for s in range(3):
             for symbol in range(behind):
                 work[256 * s + symbol] += np.uint64(pairs[_APART * s + symbol])
-        return done
+        return
     _clear(pairs, 0, 1)
     for second in range(first, behind):
         _clear(pairs, 256 * second, 1)
         _clear(pairs, 256 * second + first, behind - first)
     _clear(pairs, first, behind - first)
-    _count_pairs(source, done, pairs, streams)
-    for s in range(4):
+    _count_pairs(source, count, pairs, streams)
+    for s in range(3):
         mine = work[256 * s : 256 * s + 256]
         _add_row(pairs, _APART * s, 0, first, behind, mine)
         for second in range(first, behind):
             _add_row(pairs, _APART * s, second, first, behind, mine)
-    return done
 
 
 @primitive
 def _clear(pairs: Array, at: Any, count: Any) -> None:
-    for s in range(4):
+    for s in range(3):
         cells = pairs[_APART * s + at : _APART * s + at + count]
         for j in range(count):
             cells[j] = 0
@@ -160,30 +163,23 @@ def _add_row(pairs: Array, at: Any, second: Any, first: Any, behind: Any, counts
 
 @primitive
 def _count_pairs(source: Array, count: Any, pairs: Array, streams: Array) -> None:
-    i0, i1, i2, i3 = streams[AT], streams[AT + 1], streams[AT + 2], streams[AT + 3]
+    i0, i1, i2 = streams[AT], streams[AT + 1], streams[AT + 2]
     for i in range(0, count, 8):
-        a, b, c, d = (
-            load64le(source, i0 + i),
-            load64le(source, i1 + i),
-            load64le(source, i2 + i),
-            load64le(source, i3 + i),
-        )
+        a, b, c = load64le(source, i0 + i), load64le(source, i1 + i), load64le(source, i2 + i)
         for _ in range(4):
             pairs[a & _PAIR] += _ONE
             pairs[(b & _PAIR) + _SECOND] += _ONE
             pairs[(c & _PAIR) + _THIRD] += _ONE
-            pairs[(d & _PAIR) + _FOURTH] += _ONE
-            a, b, c, d = a >> _16, b >> _16, c >> _16, d >> _16
+            a, b, c = a >> _16, b >> _16, c >> _16
 
 
 @primitive
 def _count_symbols(source: Array, count: Any, counts: Array, streams: Array) -> None:
-    i0, i1, i2, i3 = streams[AT], streams[AT + 1], streams[AT + 2], streams[AT + 3]
+    i0, i1, i2 = streams[AT], streams[AT + 1], streams[AT + 2]
     for i in range(count):
         counts[np.uint64(source[i0 + i])] += _ONE
         counts[np.uint64(source[i1 + i]) + _SECOND] += _ONE
         counts[np.uint64(source[i2 + i]) + _THIRD] += _ONE
-        counts[np.uint64(source[i3 + i]) + _FOURTH] += _ONE
 
 
 @primitive
@@ -193,7 +189,7 @@ def _assign(number: Any, lengths: Array, leaves: Array, work: Array) -> Any:
     Level by level the symbols, sorted by weight, are merged with pairs of the list before. Of the last list the first
     2·used - 2 items count; a pair counts two items of the list before, a symbol gets one bit.
     """
-    keys, used, byte = 1024, 0, np.uint64(8)
+    keys, used, byte = _HISTOGRAMS, 0, np.uint64(8)
     for symbol in range(256):
         lengths[symbol] = 0
         total = np.uint64(0)
@@ -207,7 +203,7 @@ def _assign(number: Any, lengths: Array, leaves: Array, work: Array) -> Any:
                 j -= 1
             work[j] = key
             used += 1
-    old, new, size = 1280, 1792, 0
+    old, new, size = keys + 256, keys + 768, 0
     for level in range(LIMIT):
         pairs, leaf, pair = size >> 1, 0, 0
         size = used + pairs
@@ -305,7 +301,7 @@ def _build_codes(number: Any, lengths: Array, codes: Array) -> None:
         single[symbol] = (code >> (LIMIT - length)) << 8 | length
         code += 1 << (LIMIT - length)
         first, last = min(first, symbol), max(last, symbol)
-    if number == 4:
+    if number == MANY:
         for i in range(used):
             second = int(lengths[256 + i])
             shift, low, put = np.uint32(lengths[second]), np.uint32(255), single[second]
@@ -328,7 +324,7 @@ def _put(source: Array, i: Any, codes: Array, payload: Array, word: Any, bit: An
 def _put_two(source: Array, payload: Array, codes: Array, streams: Array, first: Any) -> None:
     """Write two streams but for their ends: the last 8 bytes stored must not reach the next stream.
 
-    Four at once would want more registers than there are.
+    More at once would want more registers than there are.
     """
     shorter = min(streams[END + first] - streams[AT + first], streams[END + first + 1] - streams[AT + first + 1])
     four, rounds = np.uint64(4), (shorter - 64) // 4
@@ -356,9 +352,9 @@ def _write_streams(source: Array, number: Any, payload: Array, at: Any, codes: A
     for s in range(number):
         streams[BIT + s] = 8 * at
         at += streams[STOP + s]
-    if number == 4:
-        _put_two(source, payload, codes, streams, 0)
-        _put_two(source, payload, codes, streams, 2)
+    if number == MANY:
+        for s in range(0, MANY, 2):
+            _put_two(source, payload, codes, streams, s)
     for s in range(number):
         to, held = streams[BIT + s] >> 3, streams[BIT + s] & 7
         word = np.uint64(payload[to]) >> np.uint64(8 - held) if held else np.uint64(0)
