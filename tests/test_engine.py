@@ -642,6 +642,19 @@ def test_what_is_no_recipe_and_what_is_no_array_is_refused() -> None:
             encode(x, raw())
 
 
+def test_what_is_damaged_is_called_so_whatever_a_codec_makes_of_it() -> None:
+    symbols = np.random.default_rng(0).geometric(0.4, 40_000).clip(0, 30).astype(np.uint8)
+    frame = bytearray(encode(symbols, Split(huffman(), size=1 << 14)))
+    said = set()
+    for place in range(len(frame) - 12_000, len(frame), 97):
+        frame[place] ^= 0x10
+        with pytest.raises(FrameError, match="do not match their checksum") as caught:
+            decode(bytes(frame))
+        said.add(type(caught.value.__context__))
+        frame[place] ^= 0x10
+    assert said == {type(None), FrameError}  # the codec saw some of it
+
+
 def test_errors_travel_between_processes_with_their_place() -> None:
     error = FrameError("damaged", path="planes/exponent")
     again = pickle.loads(pickle.dumps(error))

@@ -227,12 +227,15 @@ def _run_parts(
             local.buffers = []
         local.used = 0
         body = fetch(part.offset, part.size)
-        verify(body, part.record[0])
         out = flat[part.start - first : part.start - first + part.count]
         out = out.reshape(piece_shape(shape, cut.step, part.start))
         refs = [reference_part(array, shape, cut.step, part.start) for _, array in plan.refs]
         given = [None if e is None else reference_part(e, shape, cut.step, part.start) for e in edges]
-        _run_program(cut.branches[part.branch], body, part.record, out, refs, given, scratch, None, plan)
+        # What has just been decoded is near the processor: to read all of it before would take longer.
+        try:
+            _run_program(cut.branches[part.branch], body, part.record, out, refs, given, scratch, None, plan)
+        finally:
+            verify(body, part.record[0])
 
     for _ in ordered_map(pool if len(parts) > 1 else None)(one, parts):
         pass
