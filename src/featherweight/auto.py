@@ -133,8 +133,7 @@ def _each(then: Auto, stage: Stage, count: int | None = None) -> Recipe:
 @functools.cache
 def _apart(then: Auto) -> Recipe:
     """Cut f16 into six bits to be coded, two of noise, and the rest."""
-    parts = ("exponent", then), ("mantissa", _stage("bitpack", width=2)), ("low", then)
-    return Recipe(_stage("planes", widths=(6, 2, 8)), parts)
+    return Recipe(_stage("planes", widths=(6, 2, 8), packed=True), (("exponent", then), ("low", then)))
 
 
 @functools.cache

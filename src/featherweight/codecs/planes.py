@@ -3,7 +3,8 @@
 Wire: `widths`, the bits of each plane from the top of the word down: 1 to 8 of them, each 1 to 8, summing to the
 bits of the element.
 Streams: as many as there are widths, each u8 and of the shape of the array (with a last axis of 2, real and
-imaginary parts, where it is complex): `exponent`, `mantissa`, `low`, `low2` … `low6`.
+imaginary parts, where it is complex): `exponent`, `mantissa`, `low`, `low2` … `low6`. One of 2 bits may be packed, four
+elements to a byte, the first in the lowest bits: it is one-dimensional then, and what is over in its last byte is 0.
 Decoding: v = exponent · 2^(bits - widths[0]) + … + the last plane; then the folding is undone. Floating point with a
 sign was rotated left by one bit, so that the sign is the lowest bit: w = (v >> 1) | (v & 1) << (bits - 1). Signed
 integers were zigzagged: w = (v >> 1) ^ -(v & 1). Others are w = v.
@@ -24,6 +25,7 @@ from featherweight import dtypes
 from featherweight.codecs._kernels import planes as kernels
 from featherweight.codecs._kernels import planes_simd as simd
 from featherweight.codecs._kernels._vector import AVX2
+from featherweight.codecs._kernels.bitpack import spread2, squeeze2
 from featherweight.codecs._kernels.words import PLAIN, ROTATE, ZIGZAG
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError
@@ -44,14 +46,15 @@ _FAST: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {
 }
 
 _CUTS = {kernels.split32: simd.split32, kernels.split84488: simd.split84488}
-_STREAMS = {
-    kernels.merge16: simd.merge16,
-    kernels.merge547: simd.merge547,
-    kernels.merge628: simd.merge628,
-    kernels.merge844: simd.merge844,
-    kernels.merge32: simd.merge32,
-    kernels.merge84488: simd.merge84488,
+_STREAMS: dict[tuple[int, tuple[int, ...]], Kernel] = {
+    (2, (8, 8)): simd.merge16,
+    (2, (5, 4, 7)): simd.merge547,
+    (2, (6, 2, 8)): simd.merge628,
+    (2, (8, 4, 4)): simd.merge844,
+    (4, (8,) * 4): simd.merge32,
+    (4, (8, 4, 4, 8, 8)): simd.merge84488,
 }
+_STREAMS_PACKED: dict[tuple[int, tuple[int, ...]], Kernel] = {(2, (6, 2, 8)): simd.merge628_packed}
 _LARGE = 1 << 20  # bytes, of which the next reader will not find many in a cache
 
 
@@ -77,25 +80,47 @@ def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...
     (bits, how), words = _folding(out.dtype), dtypes.bits_view(out)
     if not _fit(wire.widths, bits) or len(streams) != len(wire.widths):
         raise FrameError(f"{len(streams)} planes of {list(wire.widths)} bits do not make up {out.dtype}")
-    planes = [stream.reshape(-1) for stream in streams]
-    for plane in planes:
-        if plane.dtype != np.uint8 or plane.size != words.size:
+    planes, packed = [stream.reshape(-1) for stream in streams], False
+    for plane, width in zip(planes, wire.widths, strict=True):
+        apart = width == 2 and plane.size == -(-words.size // 4) != words.size
+        if plane.dtype != np.uint8 or not (apart or plane.size == words.size):
             raise FrameError(f"plane of {plane.size} {plane.dtype} for {words.size} words")
-    fast = _FAST.get((words.itemsize, wire.widths))
-    if fast:
-        streamed = _STREAMS.get(fast[1]) if words.nbytes >= _LARGE and features() >= AVX2 else None
-        if streamed is None:
-            beyond = fast[1](*planes, how, words)
-        else:
+        packed |= apart
+    layout = words.itemsize, wire.widths
+    if words.nbytes >= _LARGE and features() >= AVX2:
+        streamed = (_STREAMS_PACKED if packed else _STREAMS).get(layout)
+        if streamed:
             first = min(-words.ctypes.data % 64 // words.itemsize, words.size)
-            beyond = streamed(*planes, how, np.uint64(first), words)
-        if beyond:
-            raise _beyond()
-    else:
-        for plane, width in zip(planes, wire.widths, strict=True):
-            if width < 8 and plane.size and plane.max() >> width:
+            if streamed(*planes, how, np.uint64(first), words):
                 raise _beyond()
-        kernels.MERGE[words.itemsize](np.concatenate(planes), np.array(wire.widths, np.uint8), bits, how, words)
+            return
+    if packed:
+        planes = [plane if plane.size == words.size else _unpacked(plane, words.size) for plane in planes]
+    if layout in _FAST:
+        if _FAST[layout][1](*planes, how, words):
+            raise _beyond()
+        return
+    for plane, width in zip(planes, wire.widths, strict=True):
+        if width < 8 and plane.size and plane.max() >> width:
+            raise _beyond()
+    kernels.MERGE[words.itemsize](np.concatenate(planes), np.array(wire.widths, np.uint8), bits, how, words)
+
+
+def _packed(plane: Array) -> Array:
+    whole = plane.size // 4
+    packed = np.zeros(-(-plane.size // 4), np.uint8)
+    squeeze2(plane[: 4 * whole], packed[:whole])
+    for i, part in enumerate(plane[4 * whole :]):
+        packed[-1] |= part << 2 * i
+    return packed
+
+
+def _unpacked(packed: Array, count: int) -> Array:
+    plane = np.empty(4 * packed.size, np.uint8)
+    spread2(packed, plane)
+    if plane[count:].any():
+        raise _beyond()
+    return plane[:count]
 
 
 def _beyond() -> FrameError:
@@ -111,6 +136,7 @@ class Planes:
 
     codec: ClassVar[Codec] = CODEC
     widths: tuple[int, ...] = param((), lo=1, hi=8, doc="bits of each plane from the top; none for bytes")
+    packed: bool = param(False, doc="pack planes of 2 bits, four elements to a byte")
 
     def __post_init__(self) -> None:
         if isinstance(self.widths, tuple) and any(type(width) is not int for width in self.widths):
@@ -138,7 +164,11 @@ class Planes:
             kernels.SPLIT[words.itemsize](words, np.array(widths, np.uint8), bits, how, together.reshape(-1))
             planes = list(together)
         shape = (*x.shape, 2) if x.dtype.kind == "c" else x.shape
-        return Encoded(PlanesWire(widths), tuple(plane.reshape(shape) for plane in planes))
+        streams = (
+            _packed(plane) if self.packed and width == 2 else plane.reshape(shape)
+            for plane, width in zip(planes, widths, strict=True)
+        )
+        return Encoded(PlanesWire(widths), tuple(streams))
 
     def error_bound(self, x: Array, /) -> float:
         """Lossless."""

@@ -13,6 +13,7 @@ from typing import Any
 from numpy import int64, uint64
 
 from featherweight.codecs._kernels import _vector as v
+from featherweight.codecs._kernels._primitives import load64le
 from featherweight.codecs._kernels.words import ROTATE, ZIGZAG, unfold
 from featherweight.kernel import kernel, primitive
 
@@ -21,17 +22,20 @@ __all__ = [
     "merge32",
     "merge547",
     "merge628",
+    "merge628_packed",
     "merge844",
     "merge84488",
     "split32",
     "split84488",
 ]
 
-_0, _1, _2, _4, _7, _8, _15, _16, _20, _24 = (uint64(value) for value in (0, 1, 2, 4, 7, 8, 15, 16, 20, 24))
-_31, _32, _255 = (uint64(value) for value in (31, 32, 255))
+_0, _1, _2, _3, _4, _7, _8, _10 = (uint64(value) for value in (0, 1, 2, 3, 4, 7, 8, 10))
+_12, _14, _15, _16, _20, _24 = (uint64(value) for value in (12, 14, 15, 16, 20, 24))
+_31, _32, _36, _63, _255 = (uint64(value) for value in (31, 32, 36, 63, 255))
 _BYTES = uint64(0x00FF00FF)
 _LOWEST = uint64(0x00010001)
 _BELOW = uint64(0x7FFF7FFF)
+_EVERY2, _EVERY4, _EVERY8, _UPPER = (uint64(mask) for mask in (0xAAAA, 0xCCCC, 0xF0F0, 0xFF00))  # of lanes
 
 
 @primitive
@@ -150,6 +154,52 @@ def _merge3(a: Any, b: Any, c: Any, second: Any, third: Any, how: Any, first: An
 @kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")
 def merge628(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) -> Any:
     return _merge3(a, b, c, _2, _8, how, first, words)
+
+
+@primitive
+def _pair_of(plane: Any, i: Any) -> Any:
+    """Return element i of a plane of 2 bits, four to a byte."""
+    return uint64(plane[i >> _2]) >> ((i & _3) << _1) & _3
+
+
+@primitive
+def _spread2(plane: Any, at: Any) -> Any:
+    """Return 32 elements of a plane of 2 bits, four to a byte, as words; a byte more than theirs may be read."""
+    byte, over = at >> _2, (at & _3) << _1
+    some = load64le(plane, byte) >> over | uint64(plane[byte + _8]) << _1 << (_63 - over)
+    steps = v.either(v.choose(_EVERY2, v.splat(_4), v.splat(_0)), v.choose(_EVERY4, v.splat(_8), v.splat(_0)))
+    steps = v.either(steps, v.choose(_EVERY8, v.splat(_16), v.splat(_0)))
+    two = v.right(v.choose(_UPPER, v.splat(some >> _32), v.splat(some)), steps)
+    return v.either(v.both(two, v.splat(_3)), v.left(v.both(two, v.splat(_12)), v.splat(_14)))
+
+
+@primitive
+def _some628(a: Any, b: Any, c: Any, how: Any, first: Any, last: Any, words: Any) -> Any:
+    """Merge the words from `first` to `last` one by one, b being packed; return what planes hold beyond their bits."""
+    beyond = _0
+    for i in range(first, last):
+        top = uint64(a[i])
+        beyond |= top >> uint64(6)
+        words[i] = unfold(top << _10 | _pair_of(b, i) << _8 | uint64(c[i]), _15, how)
+    return beyond
+
+
+@kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")
+def merge628_packed(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) -> Any:
+    """Merge planes whose second has four elements to a byte."""
+    at, size = first, uint64(words.size)
+    beyond, tops = _some628(a, b, c, how, _0, first, words), v.splat(_0)
+    while at + _36 <= size:
+        top = _spread(a, at)
+        tops = v.either(tops, top)
+        lower = v.either(v.left(_spread2(b, at), v.splat(_8)), _spread(c, at))
+        v.stream(words, at, _unfolded16(v.either(v.left(top, v.splat(_10)), lower), how))
+        at += _32
+    v.settle(words)
+    beyond |= _some628(a, b, c, how, at, size, words)
+    if size & _3:
+        beyond |= uint64(b[size >> _2]) >> ((size & _3) << _1)
+    return int64(beyond | v.less(v.splat(_0), _beyond(tops, uint64(6))))
 
 
 @kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")
