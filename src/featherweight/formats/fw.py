@@ -124,7 +124,7 @@ class FwFile:
         entry = self.entries[name]
         stop = entry.info.count if stop is None else stop
         if entry.bundle:
-            found = self._bundle(entry, codecs, max_bytes)[entry.start + start : entry.start + stop]
+            found = self.bundle(name, codecs, max_bytes)[entry.start + start : entry.start + stop]
             if out is None:
                 return found.copy()
             check_out(out, found.dtype, found.shape, [])
@@ -150,13 +150,14 @@ class FwFile:
                 out[:] = every.reshape(-1)[start:stop]
         return out
 
-    def _bundle(self, entry: Entry, codecs: Mapping[str, Codec], max_bytes: int) -> Array:
-        """Return the elements of all tensors of a bundle, flat."""
+    def bundle(self, name: str, codecs: Mapping[str, Codec], max_bytes: int) -> Array:
+        """Return the elements of all tensors of the bundle that a tensor is in, flat, one tensor behind another."""
+        entry = self.entries[name]
         elements = self._bundles.get(entry.offset)
         if elements is None:
-            plan = self.plan(entry.info.name, {}, codecs, max_bytes, 1)
+            plan = self.plan(name, {}, codecs, max_bytes, 1)
             whole = np.empty(plan.spec.shape, plan.spec.dtype)
-            with within(entry.info.name, ": "):
+            with within(name, ": "):
                 run(plan, self._fetch(entry, 0, entry.size), whole)
             elements = whole.reshape(-1)
             self._bundles.put(entry.offset, elements)
