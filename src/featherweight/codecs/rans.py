@@ -55,10 +55,10 @@ from featherweight.codecs._kernels import rans as portable
 from featherweight.codecs._kernels import rans_baseline as baseline
 from featherweight.codecs._kernels import rans_permute, rans_tables
 from featherweight.codecs._kernels import rans_simd as simd
-from featherweight.codecs._kernels._vector import AVX2, PERMUTES, WIDTH
+from featherweight.codecs._kernels._vector import AVX2, PERMUTES, WIDTH, compilable
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError, TruncatedError
-from featherweight.kernel import Kernel, compiled, features
+from featherweight.kernel import Kernel, features
 from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
 __all__ = ["CODEC", "Rans", "RansWire", "decode"]
@@ -227,7 +227,7 @@ def _chosen(classes: Array, firsts: Array) -> Array:
 
 def _vectors(states: Array) -> ModuleType | None:
     """Return the module whose loops go by vectors here, if there is one."""
-    if states.size < WIDTH or not compiled():
+    if states.size < WIDTH or not compilable():
         return None
     return simd if features() >= AVX2 else baseline
 

@@ -8,12 +8,13 @@ they look up how lanes move in tables of 256 rows, by masks of 8 lanes.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from featherweight.kernel import features
+from featherweight.kernel import compiled, features
 
-__all__ = ["AVX2", "AVX512", "PERMUTES", "WIDTH", "twin"]
+__all__ = ["AVX2", "AVX512", "PERMUTES", "WIDTH", "compilable", "twin"]
 
 AVX2 = frozenset({"avx2"})
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
@@ -23,6 +24,11 @@ _HALF = WIDTH // 2
 _WORD = (1 << 32) - 1
 
 Emit = Callable[..., Any]
+
+
+def compilable() -> bool:
+    """Return whether vectors can be compiled here: their lanes are named by the bits of words, the lowest first."""
+    return compiled() and sys.byteorder == "little"
 
 
 @functools.cache

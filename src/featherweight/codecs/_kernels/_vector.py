@@ -1,4 +1,4 @@
-"""Vectors of 16 lanes of 32 bits, for compiled kernels.
+"""Vectors of 16 lanes of 32 bits, for kernels where they are `compilable`.
 
 Uncompiled, a vector is a NumPy array of 16 ``uint32`` and a mask an integer whose bit l is lane l; compiled, they are
 registers (`_emit`). A position counts elements of its array; of a byte array that holds wider words, bytes. Nothing
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.codecs._kernels import _emit as emit
-from featherweight.codecs._kernels._emit import AVX2, PERMUTES, WIDTH, twin
+from featherweight.codecs._kernels._emit import AVX2, PERMUTES, WIDTH, compilable, twin
 from featherweight.kernel import primitive
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "both",
     "choose",
     "choose16",
+    "compilable",
     "count16",
     "deal16le",
     "differ",
