@@ -56,11 +56,11 @@ def correlation(x: Array) -> float:
     where = _filters.place(x.shape)
     if where is not None:
         filters = x if where == "last" else x.transpose(*range(x.ndim - 1, -1, -1))
-        some = filters[:: max(1, x.size // _SAMPLE)]
-        pairs = [(some[..., :-1], some[..., 1:])]
-        if x.ndim > 3:
-            pairs.append((some[..., :-1, :], some[..., 1:, :]))
-        return max(_correlation(a, b) for a, b in pairs)
+        some = np.ascontiguousarray(filters[:: max(1, x.size // _SAMPLE)])
+        row = some.shape[-1]
+        runs = [(row, 1)] if x.ndim < 4 else [(row, 1), (some.shape[-2] * row, row)]
+        flat = _floats.wide(some)
+        return max(_correlation(*_floats.neighbours(flat, *run)) for run in runs)
     shape = [n for n in x.shape if n > 1]
     if len(shape) < 2:
         return 0.0
@@ -68,7 +68,9 @@ def correlation(x: Array) -> float:
     rows, columns = matrix.shape
     wide = slice(0, columns, max(1, columns // (_SAMPLE // 16)))
     some = np.arange(0, rows - 1, max(1, rows * min(columns, _SAMPLE // 16) // _SAMPLE))
-    across, down = (matrix[some, :-1], matrix[some, 1:]), (matrix[some, wide], matrix[some + 1, wide])
+    across = _floats.neighbours(_floats.wide(matrix[some]), columns, 1)
+    one, other = (_floats.wide(matrix[which, wide]) for which in (some, some + 1))
+    down = _floats.dot(one, other), _floats.dot(one, one), _floats.dot(other, other)
     return max(_correlation(*across), _correlation(*down))
 
 
@@ -82,10 +84,7 @@ def pruned(x: Array) -> bool:
     return bool(4 * np.count_nonzero(rows) < 3 * rows.size)
 
 
-def _correlation(a: Array, b: Array) -> float:
-    if not a.size:
-        return 0.0
+def _correlation(product: float, one: float, other: float) -> float:
     with np.errstate(all="ignore"):
-        one, other = (_floats.wide(np.ascontiguousarray(each)) for each in (a, b))
-        found = _floats.dot(one, other) / np.sqrt(_floats.dot(one, one) * _floats.dot(other, other))
+        found = product / np.sqrt(one * other)
     return abs(float(found)) if np.isfinite(found) else 0.0

@@ -8,13 +8,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy import float64
+from numpy import float64, uint64
 
 from featherweight.codecs._kernels._primitives import TOGETHER
 from featherweight.dtypes import Array
 from featherweight.kernel import kernel
 
-__all__ = ["apart", "biggest", "bound", "dot", "is_finite", "limit", "round_into", "wide"]
+__all__ = ["apart", "biggest", "bound", "dot", "is_finite", "limit", "neighbours", "round_into", "wide"]
 
 _SPAN = 1 << 18  # elements that are rounded at once: what lies between stays in the cache
 
@@ -86,6 +86,25 @@ def dot(x: Array, y: Array) -> float:
     sums = np.zeros(TOGETHER)
     _PRODUCTS[x.dtype.str[1:]](x, y, sums)
     return float(sums.sum())
+
+
+def _neighbours(x: Any, run: Any, step: Any, sums: Any) -> None:
+    for start in range(uint64(0), uint64(x.size), run):
+        for i in range(start, start + run - step):
+            left, right = float64(x[i]), float64(x[i + step])
+            sums[0] += left * right
+            sums[1] += left * left
+            sums[2] += right * right
+
+
+_NEIGHBOURS = {code: kernel(f"void({code}[r], u8, u8, f8[w])")(_neighbours) for code in ("f4", "f8")}
+
+
+def neighbours(x: Array, run: int, step: int) -> tuple[float, float, float]:
+    """Return the sums of l·r, l² and r² over elements l and r that are `step` apart in runs of a flat f32 or f64."""
+    sums = np.zeros(3)
+    _NEIGHBOURS[x.dtype.str[1:]](x, np.uint64(run), np.uint64(step), sums)
+    return float(sums[0]), float(sums[1]), float(sums[2])
 
 
 def apart(x: Array, y: Array) -> tuple[float, float, float]:
