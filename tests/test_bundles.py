@@ -1,6 +1,7 @@
 """Bundles: small tensors that share a frame come back as they were, one by one and all together."""
 
 import concurrent.futures
+import contextlib
 import io
 import math
 from collections.abc import Callable, Mapping
@@ -401,6 +402,28 @@ def test_a_damaged_bundle_is_named_by_the_tensor_that_was_asked_for() -> None:
     data[entry.offset + body_size(entry.frame) // 2] ^= 1
     with featherweight.open(io.BytesIO(data)) as opened, pytest.raises(FrameError, match=r"layer4\.norm\.bias"):
         opened["layer4.norm.bias"]
+
+
+def test_a_place_that_does_not_fit_is_refused_and_one_with_room_is_filled_as_far_as_it_goes() -> None:
+    tensors = network()
+    name = "layer4.norm.bias"
+    x = tensors[name]
+    places = {key: np.empty(array.size, array.dtype) for key, array in tensors.items()}
+    frozen = np.empty_like(x)
+    frozen.flags.writeable = False
+    with featherweight.open(saved(tensors)) as file:
+        for wrong in (
+            np.empty(x.size - 1, x.dtype),
+            np.empty(x.size, np.int32),
+            np.empty(2 * x.size, x.dtype)[::2],
+            frozen,
+        ):
+            with pytest.raises(ArgumentError):
+                file.decode_into(lambda key, wrong=wrong: contextlib.nullcontext(wrong if key == name else places[key]))
+        places[name] = np.zeros(x.size + 5, x.dtype)
+        file.decode_into(lambda key: contextlib.nullcontext(places[key]))
+    assert all(places[key][: array.size].tobytes() == array.tobytes() for key, array in tensors.items())
+    assert not places[name][x.size :].any()
 
 
 def test_inspect_says_that_tensors_share_a_frame(tmp_path: Path) -> None:

@@ -655,6 +655,19 @@ def test_what_is_damaged_is_called_so_whatever_a_codec_makes_of_it() -> None:
     assert said == {type(None), FrameError}  # the codec saw some of it
 
 
+def test_an_interrupt_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    symbols = np.random.default_rng(0).geometric(0.4, 40_000).clip(0, 30).astype(np.uint8)
+    frame = bytearray(encode(symbols, Split(huffman(), size=1 << 14)))
+    frame[-1] ^= 1
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("featherweight.codecs._kernels.huffman.decode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decode(bytes(frame), threads=1)
+
+
 def test_errors_travel_between_processes_with_their_place() -> None:
     error = FrameError("damaged", path="planes/exponent")
     again = pickle.loads(pickle.dumps(error))

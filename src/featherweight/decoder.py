@@ -231,11 +231,13 @@ def _run_parts(
         out = out.reshape(piece_shape(shape, cut.step, part.start))
         refs = [reference_part(array, shape, cut.step, part.start) for _, array in plan.refs]
         given = [None if e is None else reference_part(e, shape, cut.step, part.start) for e in edges]
-        # What has just been decoded is near the processor: to read all of it before would take longer.
         try:
             _run_program(cut.branches[part.branch], body, part.record, out, refs, given, scratch, None, plan)
-        finally:
+        except Exception:
             verify(body, part.record[0])
+            raise
+        # What has just been decoded is near the processor: to read all of it before would take longer.
+        verify(body, part.record[0])
 
     for _ in ordered_map(pool if len(parts) > 1 else None)(one, parts):
         pass

@@ -16,7 +16,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.bundles import LARGE
 from featherweight.dtypes import Array
-from featherweight.engine import MAX_BYTES
+from featherweight.engine import MAX_BYTES, check_out
 from featherweight.errors import ArgumentError, BaseMismatchError, LimitError
 from featherweight.formats import TensorInfo, open_checkpoint
 from featherweight.formats._io import Where
@@ -206,8 +206,10 @@ class TensorFile(Mapping[str, Array]):
             elements, start = self.fw.bundle(infos[0].name, self._codecs, self._max_bytes), 0
             for info in infos:
                 with place(info.name) as flat:
-                    flat[:] = elements[start : start + flat.size]
-                    start += flat.size
+                    out = flat[: info.count]
+                    check_out(out, elements.dtype, (info.count,), ())
+                    out[:] = elements[start : start + info.count]
+                start += info.count
             return infos
         for info in infos:
             whole = local(self._checkpoint) or self.fw is None or not self.fw.sliceable(info.name)

@@ -81,8 +81,8 @@ def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...
     if not _fit(wire.widths, bits) or len(streams) != len(wire.widths):
         raise FrameError(f"{len(streams)} planes of {list(wire.widths)} bits do not make up {out.dtype}")
     planes, packed = [stream.reshape(-1) for stream in streams], False
-    for plane, width in zip(planes, wire.widths, strict=True):
-        apart = width == 2 and plane.size == -(-words.size // 4) != words.size
+    for plane, width in zip(streams, wire.widths, strict=True):
+        apart = width == 2 and plane.ndim == 1 and plane.size == -(-words.size // 4) != words.size
         if plane.dtype != np.uint8 or not (apart or plane.size == words.size):
             raise FrameError(f"plane of {plane.size} {plane.dtype} for {words.size} words")
         packed |= apart

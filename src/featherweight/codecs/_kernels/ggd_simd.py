@@ -10,7 +10,7 @@ from featherweight.codecs._kernels import _vector as v
 from featherweight.codecs._kernels._primitives import popcount
 from featherweight.codecs._kernels._steps import machine_of, stepped
 from featherweight.codecs._kernels.ggd_models import BITS
-from featherweight.codecs._kernels.rans_simd import left, refilled
+from featherweight.codecs._kernels.rans_simd import after, refilled
 from featherweight.kernel import kernel
 
 __all__ = ["decode", "walk"]
@@ -46,7 +46,7 @@ def decode(payload: Any, entries: Any, rows: Any, nexts: Any, paths: Any, states
             entry = v.gather(entries, v.either(row, v.both(x, slots)))
             v.store8(out, done + lane, entry)
             v.store(paths, which, stepped(trellis, path, v.both(entry, one)))
-            x = left(entry, x, shift)
+            x = after(entry, x, shift)
             short = v.less(x, low)
             v.store(states, lane, refilled(x, short, payload, at))
             at += _2 * popcount(short)

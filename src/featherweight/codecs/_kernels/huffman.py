@@ -4,8 +4,8 @@ Strategy: the next 12 bits of a stream index a window table whose entries hold e
 them, up to six, so that one load yields four symbols of a typical block. The table of all windows of k bits lies at
 [2^k, 2^(k+1)) of one array: a symbol of l bits followed by whatever k-l bits hold is a contiguous run of table k and a
 copy of table k-l with one symbol put before each entry, which vectorises. Six streams advance in turn, instruction by
-instruction, for as many rounds as are safe whatever the bytes are; the processor overlaps them. With more of them
-registers run short; four, which frames may hold as well, are decoded one after another.
+instruction, for as many rounds as are safe whatever the bytes are; the processor overlaps them. More would want more
+registers than there are. Blocks of four streams are not written any more: theirs are decoded one after another.
 
 Positions and counts are int64, bits are uint64. `streams` holds four columns of six numbers.
 """
@@ -57,9 +57,9 @@ def decode(payload: Array, block: Any, out: Array, window: Array, lengths: Array
         if at >= len(payload):
             return -1
         head = int(payload[at])
-        kind, number = head & 3, 6 if head & SIX else 4 if head & FOUR else 1
+        kind, number = head & 3, MANY if head & SIX else 4 if head & FOUR else 1
         at += 1
-        if head >= FOUR + SIX:
+        if head >= FOUR + SIX:  # both, or what means nothing
             return -1
         if kind <= RUN:
             size = count if kind == RAW else 1
@@ -198,7 +198,7 @@ def _fill_window(lengths: Array, window: Array) -> Any:
                 break
             run = np.uint64(1 << (width - length))
             put = (np.uint64(symbol) << np.uint64(16)) + one + np.uint64(length)
-            if run < few:  # to make ready for vectors would take longer
+            if run < few:  # a loop of its own, for LLVM to leave without vectors: to make ready for them takes longer
                 for j in range(run):
                     window[place + j] = _before(window[run + j], put)
             else:
@@ -244,7 +244,11 @@ def _read_sizes(payload: Array, at: Any, number: Any, streams: Array) -> Any:
 
 @primitive
 def _rounds(payload: Array, first: Any, behind: Any, most: Any, streams: Array) -> Any:
-    """Return how many rounds are safe: four look-ups of `most` symbols, 6 at most, of which 8 bytes are written."""
+    """Return how many rounds are safe. A round is four look-ups; one yields `most` symbols at most.
+
+    R rounds move 4·R·most symbols on, and the last look-up writes 8 bytes: 4·R·most - most + 8 must be left. They take
+    48·R bits, 6·R bytes, and load 8 bytes where the last round begins.
+    """
     rounds = 1 << 40
     for s in range(first, behind):
         rounds = min(rounds, (streams[END + s] - streams[AT + s] - 8 + most) // (4 * most))

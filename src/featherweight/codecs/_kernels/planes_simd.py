@@ -29,7 +29,7 @@ __all__ = [
     "split84488",
 ]
 
-_0, _1, _2, _3, _4, _7, _8, _10 = (uint64(value) for value in (0, 1, 2, 3, 4, 7, 8, 10))
+_0, _1, _2, _3, _4, _6, _7, _8, _10 = (uint64(value) for value in (0, 1, 2, 3, 4, 6, 7, 8, 10))
 _12, _14, _15, _16, _20, _24 = (uint64(value) for value in (12, 14, 15, 16, 20, 24))
 _31, _32, _36, _63, _255 = (uint64(value) for value in (31, 32, 36, 63, 255))
 _BYTES = uint64(0x00FF00FF)
@@ -179,7 +179,7 @@ def _some628(a: Any, b: Any, c: Any, how: Any, first: Any, last: Any, words: Any
     beyond = _0
     for i in range(first, last):
         top = uint64(a[i])
-        beyond |= top >> uint64(6)
+        beyond |= top >> _6
         words[i] = unfold(top << _10 | _pair_of(b, i) << _8 | uint64(c[i]), _15, how)
     return beyond
 
@@ -199,7 +199,7 @@ def merge628_packed(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) ->
     beyond |= _some628(a, b, c, how, at, size, words)
     if size & _3:
         beyond |= uint64(b[size >> _2]) >> ((size & _3) << _1)
-    return int64(beyond | v.less(v.splat(_0), _beyond(tops, uint64(6))))
+    return int64(beyond | v.less(v.splat(_0), _beyond(tops, _6)))
 
 
 @kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")

@@ -12,7 +12,7 @@ from numpy import int64, uint8, uint32, uint64
 
 from featherweight.codecs._kernels import _vector as v
 from featherweight.codecs._kernels._primitives import load16le, popcount, trailing_zeros
-from featherweight.codecs._kernels.rans_simd import left, pushed
+from featherweight.codecs._kernels.rans_simd import after, pushed
 from featherweight.kernel import kernel, primitive
 
 _0, _1, _2, _8, _16, _31, _64 = (uint64(value) for value in (0, 1, 2, 8, 16, 31, 64))
@@ -33,7 +33,7 @@ def decode(payload: Any, bits: Any, entries: Any, states: Any, cursor: Any, out:
                 x = v.load(states, lane)
                 entry = v.gather(entries, v.both(x, slots))
                 v.store8(out, done + lane, entry)
-                x = left(entry, x, shift)
+                x = after(entry, x, shift)
                 v.store(states, lane, x)
                 short |= v.less(x, v.splat(_LOW)) << (lane - begin)
             at = _refill(states, begin, short, payload, at)
@@ -55,7 +55,7 @@ def decode_rows(payload: Any, bits: Any, entries: Any, rows: Any, states: Any, c
                 row = v.left(v.load8(rows, done + lane), shift)
                 entry = v.gather(entries, v.either(row, v.both(x, slots)))
                 v.store8(out, done + lane, entry)
-                x = left(entry, x, shift)
+                x = after(entry, x, shift)
                 v.store(states, lane, x)
                 short |= v.less(x, v.splat(_LOW)) << (lane - begin)
             at = _refill(states, begin, short, payload, at)

@@ -32,7 +32,7 @@ def decode(payload: Any, bits: Any, entries: Any, states: Any, cursor: Any, out:
             x = v.load(states, lane)
             entry = v.gather(entries, v.both(x, slots))
             v.store8(out, done + lane, entry)
-            x = left(entry, x, shift)
+            x = after(entry, x, shift)
             short = v.less(x, v.splat(_LOW))
             v.store(states, lane, refilled(x, short, payload, at))
             at += _2 * popcount(short)
@@ -52,7 +52,7 @@ def decode_rows(payload: Any, bits: Any, entries: Any, rows: Any, states: Any, c
             row = v.left(v.load8(rows, done + lane), shift)
             entry = v.gather(entries, v.either(row, v.both(x, slots)))
             v.store8(out, done + lane, entry)
-            x = left(entry, x, shift)
+            x = after(entry, x, shift)
             short = v.less(x, v.splat(_LOW))
             v.store(states, lane, refilled(x, short, payload, at))
             at += _2 * popcount(short)
@@ -61,7 +61,7 @@ def decode_rows(payload: Any, bits: Any, entries: Any, rows: Any, states: Any, c
 
 
 @primitive
-def left(entry: Any, x: Any, shift: Any) -> Any:
+def after(entry: Any, x: Any, shift: Any) -> Any:
     """Return the states after the symbols of the entries."""
     moved = v.times(v.right(entry, v.splat(_20)), v.right(x, shift))
     return v.minus(v.minus(x, v.both(v.right(entry, v.splat(_8)), v.splat(_START))), moved)
