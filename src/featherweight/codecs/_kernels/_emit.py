@@ -319,6 +319,23 @@ def stack16le(builder: Any, array: Any, position: Any, vector: Any, mask: Any) -
         position = _behind(builder, position, part, "sub")
 
 
+def _words() -> Any:
+    return _lanes(16, 2 * WIDTH)
+
+
+def spread8(builder: Any, array: Any, position: Any) -> Any:
+    value = builder.load(_at(builder, array, position, _lanes(8, 2 * WIDTH)), align=1)
+    return builder.bitcast(builder.zext(value, _words()), _lanes(32))
+
+
+def binary16(name: str) -> Emit:
+    def emit(builder: Any, one: Any, other: Any) -> Any:
+        one, other = (builder.bitcast(each, _words()) for each in (one, other))
+        return builder.bitcast(getattr(builder, name)(one, other), _lanes(32))
+
+    return emit
+
+
 # For `rans_permute`, which runs only where PERMUTES are.
 def named(bits: int) -> Emit:
     def emit(builder: Any, low: Any, high: Any, index: Any) -> Any:
@@ -328,15 +345,6 @@ def named(bits: int) -> Emit:
         return builder.bitcast(_call(builder, name, kind, low, index, high), _lanes(32))
 
     return emit
-
-
-def _words() -> Any:
-    return _lanes(16, 2 * WIDTH)
-
-
-def left16(builder: Any, one: Any, bits: Any) -> Any:
-    moved = builder.shl(builder.bitcast(one, _words()), builder.bitcast(bits, _words()))
-    return builder.bitcast(moved, _lanes(32))
 
 
 def count16(builder: Any, one: Any) -> Any:

@@ -50,8 +50,10 @@ __all__ = [
     "permute",
     "plus",
     "right",
+    "right16",
     "settle",
     "splat",
+    "spread8",
     "stack16le",
     "store",
     "store8",
@@ -228,10 +230,22 @@ def named16(low: Any, high: Any, index: Any) -> Any:
     return table[index.view(np.uint16) & np.uint16(63)].view(np.uint32)
 
 
-@primitive(twin=twin("vector", emit.left16))
+@primitive(twin=twin("vector", emit.spread8))
+def spread8(array: Any, position: Any) -> Any:
+    """Return 32 neighbouring bytes as words of 16 bits."""
+    return array[position : int(position) + 2 * WIDTH].astype(np.uint16).view(np.uint32)
+
+
+@primitive(twin=twin("vector", emit.binary16("shl")))
 def left16(one: Any, bits: Any) -> Any:
-    """Shift each word left by `bits`, 32 numbers below 16."""
+    """Shift each word left by `bits`, 32 numbers below 16; without AVX-512 they had better be constant and the same."""
     return (one.view(np.uint16) << bits.view(np.uint16)).view(np.uint32)
+
+
+@primitive(twin=twin("vector", emit.binary16("lshr")))
+def right16(one: Any, bits: Any) -> Any:
+    """Shift each word right likewise."""
+    return (one.view(np.uint16) >> bits.view(np.uint16)).view(np.uint32)
 
 
 @primitive(twin=twin("vector", emit.count16))

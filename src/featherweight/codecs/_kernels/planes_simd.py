@@ -32,25 +32,17 @@ __all__ = [
 _0, _1, _2, _3, _4, _6, _7, _8, _10 = (uint64(value) for value in (0, 1, 2, 3, 4, 6, 7, 8, 10))
 _12, _14, _15, _16, _20, _24 = (uint64(value) for value in (12, 14, 15, 16, 20, 24))
 _31, _32, _36, _63, _255 = (uint64(value) for value in (31, 32, 36, 63, 255))
-_BYTES = uint64(0x00FF00FF)
 _LOWEST = uint64(0x00010001)
-_BELOW = uint64(0x7FFF7FFF)
 _EVERY2, _EVERY4, _EVERY8, _UPPER = (uint64(mask) for mask in (0xAAAA, 0xCCCC, 0xF0F0, 0xFF00))  # of lanes
 
 
 @primitive
-def _spread(plane: Any, at: Any) -> Any:
-    """Return 32 bytes as words."""
-    pairs = v.load16le(plane, at)
-    return v.both(v.either(pairs, v.left(pairs, v.splat(_8))), v.splat(_BYTES))
-
-
-@primitive
 def _unfolded16(words: Any, how: Any) -> Any:
-    upper, sign = v.both(v.right(words, v.splat(_1)), v.splat(_BELOW)), v.both(words, v.splat(_LOWEST))
+    upper = v.right16(words, v.splat(_LOWEST))
     if how == ROTATE:
-        return v.either(upper, v.left(sign, v.splat(_15)))
+        return v.either(upper, v.left16(words, v.splat(_15 * _LOWEST)))
     if how == ZIGZAG:
+        sign = v.both(words, v.splat(_LOWEST))
         return v.differ(upper, v.minus(v.left(sign, v.splat(_16)), sign))
     return words
 
@@ -120,7 +112,7 @@ def merge16(a: Any, b: Any, how: Any, first: Any, words: Any) -> Any:
     planes, bits, at, size = (a, b), (_8, _8), first, uint64(words.size)
     _one_by_one(planes, bits, _15, how, _0, first, words)
     while at + _32 <= size:
-        pairs = v.either(v.left(_spread(a, at), v.splat(_8)), _spread(b, at))
+        pairs = v.either(v.left(v.spread8(a, at), v.splat(_8)), v.spread8(b, at))
         v.stream(words, at, _unfolded16(pairs, how))
         at += _32
     v.settle(words)
@@ -140,7 +132,7 @@ def _merge3(a: Any, b: Any, c: Any, second: Any, third: Any, how: Any, first: An
     beyond = _one_by_one(planes, bits, _15, how, _0, first, words)
     tops, middles, lows = v.splat(_0), v.splat(_0), v.splat(_0)
     while at + _32 <= size:
-        top, middle, low = _spread(a, at), _spread(b, at), _spread(c, at)
+        top, middle, low = v.spread8(a, at), v.spread8(b, at), v.spread8(c, at)
         tops, middles, lows = v.either(tops, top), v.either(middles, middle), v.either(lows, low)
         pairs = v.either(v.left(top, v.splat(second + third)), v.either(v.left(middle, v.splat(third)), low))
         v.stream(words, at, _unfolded16(pairs, how))
@@ -190,9 +182,9 @@ def merge628_packed(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) ->
     at, size = first, uint64(words.size)
     beyond, tops = _some628(a, b, c, how, _0, first, words), v.splat(_0)
     while at + _36 <= size:
-        top = _spread(a, at)
+        top = v.spread8(a, at)
         tops = v.either(tops, top)
-        lower = v.either(v.left(_spread2(b, at), v.splat(_8)), _spread(c, at))
+        lower = v.either(v.left(_spread2(b, at), v.splat(_8)), v.spread8(c, at))
         v.stream(words, at, _unfolded16(v.either(v.left(top, v.splat(_10)), lower), how))
         at += _32
     v.settle(words)
