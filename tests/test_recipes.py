@@ -268,8 +268,9 @@ def test_the_repr_of_a_recipe_evaluates_to_an_equal_recipe() -> None:
 def test_auto_sets_bits_of_f16_apart_only_where_they_are_noise() -> None:
     rng = np.random.default_rng(3)
     noisy = rng.normal(0, 0.05, 1 << 16).astype(np.float16)
-    few = (rng.integers(-8, 8, 1 << 16) / 64 + 1 / 128).astype(np.float16)
-    cuts = ((noisy, "lossless", [6, 2, 8]), (noisy, "lossless-small", [5, 4, 7]), (few, "lossless", [8, 8]))
+    below = 1 + rng.integers(0, 128, 1 << 16) / 1024  # the upper three bits of the mantissa are zero
+    known = (below * np.exp2(rng.integers(-6, -2, 1 << 16)) * rng.choice([-1, 1], 1 << 16)).astype(np.float16)
+    cuts = ((noisy, "lossless", [6, 2, 8]), (noisy, "lossless-small", [5, 4, 7]), (known, "lossless", [8, 8]))
     for x, recipe, widths in cuts:
         frame = featherweight.encode(x, recipe)
         assert [widths] in [node.wire for node in featherweight.inspect(frame).root.nodes]

@@ -47,6 +47,12 @@ def test_neighbours_with_a_mean_in_common_are_alike() -> None:
     assert 0.85 < correlation(gaussian(100, 100) + 3) < 0.95
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 0), (0, 2), (0, 2, 12), (2, 0, 3), (0, 3, 3, 3), (1, 7)])
+def test_where_there_are_no_neighbours_nothing_is_alike(shape: tuple[int, ...]) -> None:
+    x = np.ones(shape, np.float16)
+    assert correlation(x) == 0
+
+
 @given(arrays())
 def test_the_correlation_of_anything_is_a_share(x: Array) -> None:
     if x.dtype.kind == "f":

@@ -103,7 +103,8 @@ _NEIGHBOURS = {code: kernel(f"void({code}[r], u8, u8, f8[w])")(_neighbours) for 
 def neighbours(x: Array, run: int, step: int) -> tuple[float, float, float]:
     """Return the sums of l·r, l² and r² over elements l and r that are `step` apart in runs of a flat f32 or f64."""
     sums = np.zeros(3)
-    _NEIGHBOURS[x.dtype.str[1:]](x, np.uint64(run), np.uint64(step), sums)
+    if x.size:
+        _NEIGHBOURS[x.dtype.str[1:]](x, np.uint64(run), np.uint64(step), sums)
     return float(sums[0]), float(sums[1]), float(sums[2])
 
 
