@@ -46,15 +46,16 @@ _FAST: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {
 }
 
 _CUTS = {kernels.split32: simd.split32, kernels.split84488: simd.split84488}
-_STREAMS: dict[tuple[int, tuple[int, ...]], Kernel] = {
-    (2, (8, 8)): simd.merge16,
-    (2, (5, 4, 7)): simd.merge547,
-    (2, (6, 2, 8)): simd.merge628,
-    (2, (8, 4, 4)): simd.merge844,
-    (4, (8,) * 4): simd.merge32,
-    (4, (8, 4, 4, 8, 8)): simd.merge84488,
+# By the bytes of a word, the bits of its planes, and whether those of 2 bits are packed.
+_STREAMS: dict[tuple[int, tuple[int, ...], bool], Kernel] = {
+    (2, (8, 8), False): simd.merge16,
+    (2, (5, 4, 7), False): simd.merge547,
+    (2, (6, 2, 8), False): simd.merge628,
+    (2, (6, 2, 8), True): simd.merge628_packed,
+    (2, (8, 4, 4), False): simd.merge844,
+    (4, (8,) * 4, False): simd.merge32,
+    (4, (8, 4, 4, 8, 8), False): simd.merge84488,
 }
-_STREAMS_PACKED: dict[tuple[int, tuple[int, ...]], Kernel] = {(2, (6, 2, 8)): simd.merge628_packed}
 _LARGE = 1 << 20  # bytes, of which the next reader will not find many in a cache
 
 
@@ -87,13 +88,12 @@ def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...
             raise FrameError(f"plane of {plane.size} {plane.dtype} for {words.size} words")
         packed |= apart
     layout = words.itemsize, wire.widths
-    if words.nbytes >= _LARGE and features() >= AVX2:
-        streamed = (_STREAMS_PACKED if packed else _STREAMS).get(layout)
-        if streamed:
-            first = min(-words.ctypes.data % 64 // words.itemsize, words.size)
-            if streamed(*planes, how, np.uint64(first), words):
-                raise _beyond()
-            return
+    streamed = _STREAMS.get((*layout, packed))
+    if streamed and words.nbytes >= _LARGE and features() >= AVX2:
+        first = min(-words.ctypes.data % 64 // words.itemsize, words.size)
+        if streamed(*planes, how, np.uint64(first), words):
+            raise _beyond()
+        return
     if packed:
         planes = [plane if plane.size == words.size else _unpacked(plane, words.size) for plane in planes]
     if layout in _FAST:
