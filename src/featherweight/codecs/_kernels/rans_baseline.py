@@ -1,4 +1,4 @@
-"""The rans codec's loops by vectors where none moves lanes by a mask: any compiled processor has what they need.
+"""The rans codec's loops by vectors where none moves lanes by a mask: wherever vectors are compiled at all.
 
 Strategy: as `rans_simd`, but words are dealt out one by one, for up to 64 lanes together: few lanes want one, and the
 bits of a mask say which, so that the processor guesses wrong once in 64 symbols. The bytes are the portable loops'.
