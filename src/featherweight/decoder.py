@@ -30,10 +30,8 @@ from featherweight.frame import (
     SHAPED,
     SPLIT,
     Frame,
-    Program,
     checksum,
     piece_shape,
-    sizes_and_digests,
     whole_rows,
 )
 from featherweight.linking import Ready, edges_of, link, nbytes
@@ -56,6 +54,8 @@ __all__ = [
 
 Fetch = Callable[[int, int], Any]
 """(offset, length) of the body to bytes."""
+
+_BYTES = FLAT, dtypes.of("U8").id
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +133,21 @@ def prepare(frame: Frame, refs: Mapping[str, Array], codecs: Mapping[str, Codec]
         total = math.prod(whole.shape)
         for number, (branch, *record) in enumerate(split.pieces):
             start = number * split.step
-            program = frame.branches[branch]
-            size = sum(sizes_and_digests(program, record)[0])
-            parts.append(Part(branch, start, min(split.step, total - start), offset, size, tuple(record)))
-            offset += size
-            largest = max(largest, size)
             if branch not in ready:
+                program = frame.branches[branch]
                 piece = Spec(whole.dtype, piece_shape(whole.shape, split.step, start))
                 outside = [
                     [Spec(e.dtype, _part_shape(e.shape, whole.shape, piece.shape)) for e in group]
                     for group in ([Spec(a.dtype, a.shape) for a in arrays], edges)
                 ]
                 ready[branch] = link(program, edges_of(program, piece, *outside), codecs)
+            size = sum(record[1 : 1 + ready[branch].stored])
+            parts.append(Part(branch, start, min(split.step, total - start), offset, size, tuple(record)))
+            offset += size
+            largest = max(largest, size)
         cuts.append(_Cut(whole, split.step, ready, tuple(parts)))
         branch_need = max([branch_need, *(r.scratch + largest for r in ready.values())])
-    size = sum(sizes_and_digests(frame.root, frame.record)[0])
+    size = sum(frame.record[1 : 1 + root.stored])
     need = frame.nbytes + root.scratch + size + workers * branch_need
     need += sum(nbytes(cut.spec) for cut in cuts) if root.steps else 0
     if need > max_bytes:
@@ -260,15 +260,12 @@ def _run_program(
     split_edge: Callable[[int, list[Array | None]], Array] | None,
     plan: Plan,
 ) -> None:
-    edges = leaves_of(ready.program, body, record, refs, given, plan)
+    edges: list[Any] = leaves_of(ready, body, record, refs, given, plan)
 
-    def edge(index: int) -> Array:
-        found = edges[index]
-        if found is None:
-            assert split_edge is not None
-            before = sum(leaf[0] == SPLIT for leaf in ready.program.leaves[:index])
-            found = edges[index] = split_edge(before, edges + [None] * len(ready.steps))
-        return found
+    def split(index: int) -> Array:
+        assert split_edge is not None
+        before = sum(leaf[0] == SPLIT for leaf in ready.program.leaves[:index])
+        return split_edge(before, edges + [None] * len(ready.steps))
 
     name, targets = "", list[Array | None]([None] * len(ready.steps))
     try:
@@ -277,13 +274,17 @@ def _run_program(
             if target is None:
                 assert spec is not None
                 target = targets[into] = empty(spec.shape, spec.dtype)
-            decode(wire, tuple([edge(i) for i in streams]), tuple([edge(i) for i in givens]), target)
+            if split_edge is not None:
+                for i in (*streams, *givens):
+                    if edges[i] is None:
+                        edges[i] = split(i)
+            decode(wire, tuple([edges[i] for i in streams]), tuple([edges[i] for i in givens]), target)
             edges.append(target)
     except FeatherweightError as error:
         error.path = f"{name}/{error.path}" if error.path else name
         raise
     if not ready.steps:
-        result = edge(len(edges) - 1)
+        result = split(len(edges) - 1) if edges[-1] is None else edges[-1]
         if result is not out:
             if result.size != out.size or result.dtype != out.dtype:
                 raise FrameError(f"{result.size} stored elements of {result.dtype} for {out.size} of {out.dtype}")
@@ -291,7 +292,7 @@ def _run_program(
 
 
 def leaves_of(
-    program: Program,
+    ready: Ready,
     body: Any,
     record: Sequence[int],
     refs: Sequence[Array],
@@ -300,10 +301,9 @@ def leaves_of(
 ) -> list[Array | None]:
     """Return the edges that no node makes; None for a split one, which is not made yet."""
     edges: list[Array | None] = []
-    place, number = 0, 1
+    place, number, digests = 0, 1, 1 + ready.stored
     data = np.frombuffer(body, np.uint8)
-    digests = len(record) - [leaf[0] for leaf in program.leaves].count(REFERENCE)
-    for leaf in program.leaves:
+    for leaf in ready.program.leaves:
         kind = leaf[0]
         if kind in (FLAT, SHAPED):
             size = record[number]
@@ -327,6 +327,8 @@ def leaves_of(
 
 def _stored(leaf: tuple[int, ...], data: Array) -> Array:
     """Return stored bytes as the array that they are."""
+    if leaf == _BYTES:
+        return data
     row = dtypes.of(leaf[1])
     if row.bits < 8:
         return _unpack(leaf, data)

@@ -48,6 +48,7 @@ __all__ = [
     "seal",
     "sizes_and_digests",
     "spec_of",
+    "stored_and_digests",
     "whole_rows",
 ]
 
@@ -181,21 +182,22 @@ def piece_shape(shape: Sequence[int], step: int, start: int) -> tuple[int, ...]:
 
 
 def sizes_and_digests(program: Program, record: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-    """Cut a record behind its checksum; raises FrameError where it does not have the program's length."""
-    kinds = [leaf[0] for leaf in program.leaves]
-    stored, digests = kinds.count(FLAT) + kinds.count(SHAPED), kinds.count(REFERENCE)
-    if len(record) != 1 + stored + digests or min(record) < 0:
-        raise FrameError(f"a record of {len(record)} numbers for {stored} stored leaves and {digests} references")
+    """Cut a record behind its checksum."""
+    stored, _ = stored_and_digests(program)
     return record[1 : 1 + stored], record[1 + stored :]
+
+
+def stored_and_digests(program: Program) -> tuple[int, int]:
+    """Return how many sizes and how many digests follow the checksum in a record of the program."""
+    kinds = [leaf[0] for leaf in program.leaves]
+    return kinds.count(FLAT) + kinds.count(SHAPED), kinds.count(REFERENCE)
 
 
 def body_size(frame: Frame) -> int:
     """Return the bytes that the body must have."""
-    total = sum(sizes_and_digests(frame.root, frame.record)[0])
-    for split in frame.splits:
-        for piece in split.pieces:
-            total += sum(sizes_and_digests(frame.branches[piece[0]], piece[1:])[0])
-    return total
+    ends = [2 + stored_and_digests(branch)[0] for branch in frame.branches]
+    pieces = sum([sum(piece[2 : ends[piece[0]]]) for split in frame.splits for piece in split.pieces])
+    return sum(sizes_and_digests(frame.root, frame.record)[0]) + pieces
 
 
 def pack_head(frame: Frame) -> bytes:
@@ -286,7 +288,7 @@ def check(frame: Frame) -> None:
     if not frame.root.leaves or sum(leaf[:1] == (SPLIT,) for leaf in frame.root.leaves) != len(frame.splits):
         raise FrameError("the split leaves of the root program are not those that are described")
     _check_program(frame.root, frame, root=True)
-    sizes_and_digests(frame.root, frame.record)
+    _check_record(frame.record, *stored_and_digests(frame.root))
     if not frame.root.nodes:
         last = frame.root.leaves[-1]
         if last[0] in (SHAPED, SPLIT) and spec_of(last[1:]) != spec:
@@ -294,6 +296,7 @@ def check(frame: Frame) -> None:
     for branch in frame.branches:
         _check_program(branch, frame, root=False)
     split_leaves = [leaf for leaf in frame.root.leaves if leaf[0] == SPLIT]
+    counts = [stored_and_digests(branch) for branch in frame.branches]
     for leaf, split in zip(split_leaves, frame.splits, strict=True):
         count = math.prod(leaf[2:])
         if split.step < 1 or len(split.pieces) != -(-count // split.step):
@@ -301,7 +304,12 @@ def check(frame: Frame) -> None:
         for piece in split.pieces:
             if len(piece) < 2 or not 0 <= piece[0] < len(frame.branches):
                 raise FrameError("a piece names a branch that is not there")
-            sizes_and_digests(frame.branches[piece[0]], piece[1:])
+            _check_record(piece[1:], *counts[piece[0]])
+
+
+def _check_record(record: Record, stored: int, digests: int) -> None:
+    if len(record) != 1 + stored + digests or min(record) < 0:
+        raise FrameError(f"a record of {len(record)} numbers for {stored} stored leaves and {digests} references")
 
 
 def _check_program(program: Program, frame: Frame, *, root: bool) -> None:

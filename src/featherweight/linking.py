@@ -13,7 +13,7 @@ from featherweight import codecs as codec_table
 from featherweight import dtypes
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError, UnsupportedError
-from featherweight.frame import FLAT, REFERENCE, SHAPED, SPLIT, Program, spec_of
+from featherweight.frame import FLAT, REFERENCE, SHAPED, SPLIT, Program, spec_of, stored_and_digests
 from featherweight.stage import Codec, Spec
 
 __all__ = ["Ready", "Step", "edges_of", "link", "nbytes"]
@@ -36,11 +36,12 @@ class Step(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A program with its codecs at hand; `scratch` is the bytes of its intermediates."""
+    """A program with its codecs at hand; `scratch` is the bytes of its intermediates, `stored` counts stored leaves."""
 
     program: Program
     steps: tuple[Step, ...]
     scratch: int
+    stored: int
 
 
 def nbytes(spec: Spec) -> int:
@@ -82,7 +83,7 @@ def link(program: Program, edges: Sequence[Spec], codecs: Mapping[str, Codec]) -
                 ) from None
             raise FrameError(f"its record is not well-formed: {error}", path=step.name) from None
         made.append(Step(step.decode, wire, *step[2:]))
-    return Ready(program, tuple(made), scratch)
+    return Ready(program, tuple(made), scratch, stored_and_digests(program)[0])
 
 
 def _linked(

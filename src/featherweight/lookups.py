@@ -98,11 +98,11 @@ class Lookup:
             # Its pieces need what the root program makes, in its order.
             whole = np.empty(*plan.spec[::-1])
             run(plan, self._fetch, whole)
-            return _Program(Ready(plan.root.program, (), 0), [whole], plan.spec, {})
+            return _Program(plan.root._replace(steps=()), [whole], plan.spec, {})
         body = self._fetch(plan.offset, plan.size)
         verify(body, plan.record[0])
         refs = [array for _, array in plan.refs]
-        leaves = leaves_of(plan.root.program, body, plan.record, refs, (), plan)
+        leaves = leaves_of(plan.root, body, plan.record, refs, (), plan)
         cuts = [i for i, leaf in enumerate(plan.root.program.leaves) if leaf[0] == SPLIT]
         pieces = {leaf: _Pieces(plan, n, self._fetch, self._room) for n, leaf in enumerate(cuts)}
         return _Program(plan.root, leaves, plan.spec, pieces)
@@ -155,7 +155,7 @@ class _Pieces:
         body = self.fetch(part.offset, part.size)
         verify(body, part.record[0])
         refs = [reference_part(array, shape, self.cut.step, part.start) for _, array in self.plan.refs]
-        leaves = leaves_of(ready.program, body, part.record, refs, (), self.plan)
+        leaves = leaves_of(ready, body, part.record, refs, (), self.plan)
         return _Program(ready, leaves, Spec(self.cut.spec.dtype, piece_shape(shape, self.cut.step, part.start)), {})
 
 
