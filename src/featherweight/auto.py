@@ -28,8 +28,8 @@ __all__ = ["Auto", "constant", "few"]
 # less is worth so many bits: to "small" few, but a plane of noise is none the smaller for being coded.
 COST_NS = {"raw": (0.1, 0.0), "huffman": (0.25, 0.13), "rans": (1.3, 0.0)}
 BITS_PER_NS = {"fast": 0.15, "small": 0.005}
-# What a byte of f16 costs less where the two lower of its three bits of the mantissa are not coded with the others.
-APART_NS = 0.7
+# What a word of f16 costs less where the three upper bits of its mantissa are not coded with the exponent.
+APART_NS = 0.8
 SAMPLE, RUN = 2048, 128
 FIRST = 1 << 16  # elements that tell whether there are few different ones
 TABLES = 1 << 16  # elements from which on the tables of classes are small beside what they spare
@@ -83,7 +83,7 @@ class Auto:
         """Cut into bytes; of f16 set those bits of the mantissa apart that are noise, where that costs little."""
         if sample.dtype == np.float16:
             tops = (sample.view(np.uint16) >> 7).astype(np.uint8)
-            lost = max(2 - (_survey(tops).entropy - _survey(tops >> 2).entropy), 0)
+            lost = max(3 - (_survey(tops).entropy - _survey(tops >> 3).entropy), 0)
             if lost < APART_NS * BITS_PER_NS[self.effort]:
                 return _apart(self)
         return _each(self, _stage("planes"), count)
@@ -132,8 +132,8 @@ def _each(then: Auto, stage: Stage, count: int | None = None) -> Recipe:
 
 @functools.cache
 def _apart(then: Auto) -> Recipe:
-    """Cut f16 into six bits to be coded, two of noise, and the rest."""
-    return Recipe(_stage("planes", widths=(6, 2, 8), packed=True), (("exponent", then), ("low", then)))
+    """Cut f16 into exponents to be coded, three bits of noise, and the rest."""
+    return Recipe(_stage("planes", widths=(5, 3, 8), packed=3), (("exponent", then), ("low", then)))
 
 
 @functools.cache

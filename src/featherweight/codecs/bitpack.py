@@ -24,8 +24,6 @@ from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
 __all__ = ["CODEC", "Bitpack"]
 
-_FAST = {2: (kernels.squeeze2, kernels.spread2), 4: (kernels.squeeze4, kernels.spread4)}
-
 
 class BitpackWire(Wire, frozen=True):
     width: int
@@ -34,38 +32,10 @@ class BitpackWire(Wire, frozen=True):
 def decode(wire: BitpackWire, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
     """Unpack into `out`."""
     packed, width, values = streams[0].reshape(-1), wire.width, out.reshape(-1)
-    if not 1 <= width <= 8 or packed.dtype != np.uint8 or packed.size != (values.size * width + 7) // 8:
+    if not 1 <= width <= 8 or packed.dtype != np.uint8 or packed.size != kernels.bytes_for(values.size, width):
         raise FrameError(f"{packed.size} packed bytes for {values.size} numbers of {width} bits")
-    used = values.size * width % 8
-    if used and packed[-1] >> used:
+    if not kernels.unpack(packed, width, values):
         raise FrameError("bits are set beyond the last packed number")
-    whole = values.size // 8
-    _unpack(packed[: whole * width], width, values[: whole * 8])
-    if values.size % 8:
-        last, spread = np.zeros(width, np.uint8), np.empty(8, np.uint8)
-        last[: packed.size - whole * width] = packed[whole * width :]
-        _unpack(last, width, spread)
-        values[whole * 8 :] = spread[: values.size % 8]
-
-
-def _unpack(packed: Array, width: int, values: Array) -> None:
-    if width == 8:
-        values[:] = packed
-    elif width in _FAST:
-        _FAST[width][1](packed, values)
-    else:
-        kernels.spread(packed, width, values)
-
-
-def _pack(values: Array, width: int) -> Array:
-    if width == 8:
-        return values
-    packed = np.empty(values.size // 8 * width, np.uint8)
-    if width in _FAST:
-        _FAST[width][0](values, packed)
-    else:
-        kernels.squeeze(values, width, packed)
-    return packed
 
 
 CODEC = Codec("bitpack", BitpackWire, Port("values", "u", bits=8), (Port("packed", "u", 1, 8),), decode)
@@ -88,11 +58,7 @@ class Bitpack:
         width = self.width or needed
         if needed > width:
             raise ArgumentError(f"bitpack({width}): {int(values.max())} does not fit")
-        whole = values.size // 8 * 8
-        last = np.zeros(8 if values.size % 8 else 0, np.uint8)
-        last[: values.size % 8] = values[whole:]
-        packed = np.concatenate([_pack(values[:whole], width), _pack(last, width)])
-        return Encoded(BitpackWire(width), (packed[: (values.size * width + 7) // 8],))
+        return Encoded(BitpackWire(width), (kernels.pack(values, width),))
 
     def error_bound(self, x: Array, /) -> float:
         """Lossless."""

@@ -3,8 +3,9 @@
 Wire: `widths`, the bits of each plane from the top of the word down: 1 to 8 of them, each 1 to 8, summing to the
 bits of the element.
 Streams: as many as there are widths, each u8 and of the shape of the array (with a last axis of 2, real and
-imaginary parts, where it is complex): `exponent`, `mantissa`, `low`, `low2` … `low6`. One of 2 bits may be packed, four
-elements to a byte, the first in the lowest bits: it is one-dimensional then, and what is over in its last byte is 0.
+imaginary parts, where it is complex): `exponent`, `mantissa`, `low`, `low2` … `low6`. One of w < 8 bits may be packed
+into ⌈n · w / 8⌉ bytes where those are fewer than its n elements: it is one-dimensional then, element i lies in the bits
+i · w and so on, the first byte lowest, and what is over in the last one is 0.
 Decoding: v = exponent · 2^(bits - widths[0]) + … + the last plane; then the folding is undone. Floating point with a
 sign was rotated left by one bit, so that the sign is the lowest bit: w = (v >> 1) | (v & 1) << (bits - 1). Signed
 integers were zigzagged: w = (v >> 1) ^ -(v & 1). Others are w = v.
@@ -16,6 +17,7 @@ integers were zigzagged: w = (v >> 1) ^ -(v & 1). Others are w = v.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +27,7 @@ from featherweight import dtypes
 from featherweight.codecs._kernels import planes as kernels
 from featherweight.codecs._kernels import planes_simd as simd
 from featherweight.codecs._kernels._vector import AVX2
-from featherweight.codecs._kernels.bitpack import spread2, squeeze2
+from featherweight.codecs._kernels.bitpack import bytes_for, pack, unpack
 from featherweight.codecs._kernels.words import PLAIN, ROTATE, ZIGZAG
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError
@@ -38,7 +40,7 @@ _NAMES = ("exponent", "mantissa", "low", "low2", "low3", "low4", "low5", "low6")
 _FAST: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {
     (2, (8, 8)): (kernels.split16, kernels.merge16),
     (2, (8, 4, 4)): (kernels.split844, kernels.merge844),
-    (2, (6, 2, 8)): (kernels.split628, kernels.merge628),
+    (2, (5, 3, 8)): (kernels.split538, kernels.merge538),
     (2, (5, 4, 7)): (kernels.split547, kernels.merge547),
     (4, (8,) * 4): (kernels.split32, kernels.merge32),
     (4, (8, 4, 4, 8, 8)): (kernels.split84488, kernels.merge84488),
@@ -46,12 +48,11 @@ _FAST: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {
 }
 
 _CUTS = {kernels.split32: simd.split32, kernels.split84488: simd.split84488}
-# By the bytes of a word, the bits of its planes, and whether those of 2 bits are packed.
+# By the bytes of a word, the bits of its planes, and whether those of 3 bits, and no others, are packed.
 _STREAMS: dict[tuple[int, tuple[int, ...], bool], Kernel] = {
     (2, (8, 8), False): simd.merge16,
     (2, (5, 4, 7), False): simd.merge547,
-    (2, (6, 2, 8), False): simd.merge628,
-    (2, (6, 2, 8), True): simd.merge628_packed,
+    (2, (5, 3, 8), True): simd.merge538_packed,
     (2, (8, 4, 4), False): simd.merge844,
     (4, (8,) * 4, False): simd.merge32,
     (4, (8, 4, 4, 8, 8), False): simd.merge84488,
@@ -59,6 +60,7 @@ _STREAMS: dict[tuple[int, tuple[int, ...], bool], Kernel] = {
 _LARGE = 1 << 20  # bytes, of which the next reader will not find many in a cache
 
 
+@functools.cache
 def _folding(dtype: np.dtype[Any]) -> tuple[int, int]:
     """Return the bits of a word and how it is folded."""
     row = dtypes.of(dtype)
@@ -68,6 +70,7 @@ def _folding(dtype: np.dtype[Any]) -> tuple[int, int]:
     return bits, ROTATE if row.kind in "fc" and 1 + row.exponent + row.mantissa == bits else PLAIN
 
 
+@functools.lru_cache(256)
 def _fit(widths: tuple[int, ...], bits: int) -> bool:
     return 1 <= len(widths) <= 8 and all(1 <= width <= 8 for width in widths) and sum(widths) == bits
 
@@ -78,49 +81,44 @@ class PlanesWire(Wire, frozen=True):
 
 def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
     """Put the planes together and undo the folding."""
-    (bits, how), words = _folding(out.dtype), dtypes.bits_view(out)
-    if not _fit(wire.widths, bits) or len(streams) != len(wire.widths):
-        raise FrameError(f"{len(streams)} planes of {list(wire.widths)} bits do not make up {out.dtype}")
-    planes, packed = [stream.reshape(-1) for stream in streams], False
-    for plane, width in zip(streams, wire.widths, strict=True):
-        apart = width == 2 and plane.ndim == 1 and plane.size == -(-words.size // 4) != words.size
-        if plane.dtype != np.uint8 or not (apart or plane.size == words.size):
-            raise FrameError(f"plane of {plane.size} {plane.dtype} for {words.size} words")
-        packed |= apart
-    layout = words.itemsize, wire.widths
-    streamed = _STREAMS.get((*layout, packed))
+    (bits, how), words, widths = _folding(out.dtype), dtypes.bits_view(out), wire.widths
+    if not _fit(widths, bits) or len(streams) != len(widths):
+        raise FrameError(f"{len(streams)} planes of {list(widths)} bits do not make up {out.dtype}")
+    count, planes, packed = words.size, list[Array](), set[int]()
+    for plane, width in zip(streams, widths, strict=True):
+        if plane.size != count:
+            if width == 8 or plane.ndim != 1 or plane.size != bytes_for(count, width):
+                raise FrameError(f"plane of {plane.size} {plane.dtype} for {count} words")
+            packed.add(width)
+        if plane.dtype != np.uint8:
+            raise FrameError(f"plane of {plane.size} {plane.dtype} for {count} words")
+        planes.append(plane.reshape(-1))
+    layout = words.itemsize, widths
+    streamed = _STREAMS.get((*layout, packed == {3})) if packed <= {3} else None
     if streamed and words.nbytes >= _LARGE and features() >= AVX2:
-        first = min(-words.ctypes.data % 64 // words.itemsize, words.size)
+        first = min(-words.ctypes.data % 64 // words.itemsize, count)
         if streamed(*planes, how, np.uint64(first), words):
             raise _beyond()
         return
     if packed:
-        planes = [plane if plane.size == words.size else _unpacked(plane, words.size) for plane in planes]
+        planes = [_unpacked(plane, width, count) for plane, width in zip(planes, widths, strict=True)]
     if layout in _FAST:
         if _FAST[layout][1](*planes, how, words):
             raise _beyond()
         return
-    for plane, width in zip(planes, wire.widths, strict=True):
+    for plane, width in zip(planes, widths, strict=True):
         if width < 8 and plane.size and plane.max() >> width:
             raise _beyond()
-    kernels.MERGE[words.itemsize](np.concatenate(planes), np.array(wire.widths, np.uint8), bits, how, words)
+    kernels.MERGE[words.itemsize](np.concatenate(planes), np.array(widths, np.uint8), bits, how, words)
 
 
-def _packed(plane: Array) -> Array:
-    whole = plane.size // 4
-    packed = np.zeros(-(-plane.size // 4), np.uint8)
-    squeeze2(plane[: 4 * whole], packed[:whole])
-    for i, part in enumerate(plane[4 * whole :]):
-        packed[-1] |= part << 2 * i
-    return packed
-
-
-def _unpacked(packed: Array, count: int) -> Array:
-    plane = np.empty(4 * packed.size, np.uint8)
-    spread2(packed, plane)
-    if plane[count:].any():
+def _unpacked(plane: Array, width: int, count: int) -> Array:
+    if plane.size == count:
+        return plane
+    elements = np.empty(count, np.uint8)
+    if not unpack(plane, width, elements):
         raise _beyond()
-    return plane[:count]
+    return elements
 
 
 def _beyond() -> FrameError:
@@ -136,7 +134,7 @@ class Planes:
 
     codec: ClassVar[Codec] = CODEC
     widths: tuple[int, ...] = param((), lo=1, hi=8, doc="bits of each plane from the top; none for bytes")
-    packed: bool = param(False, doc="pack planes of 2 bits, four elements to a byte")
+    packed: int = param(0, lo=0, hi=7, doc="pack planes of so many bits; 0 for none")
 
     def __post_init__(self) -> None:
         if isinstance(self.widths, tuple) and any(type(width) is not int for width in self.widths):
@@ -165,7 +163,9 @@ class Planes:
             planes = list(together)
         shape = (*x.shape, 2) if x.dtype.kind == "c" else x.shape
         streams = (
-            _packed(plane) if self.packed and width == 2 else plane.reshape(shape)
+            pack(plane, width)
+            if width == self.packed and bytes_for(plane.size, width) < plane.size
+            else plane.reshape(shape)
             for plane, width in zip(planes, widths, strict=True)
         )
         return Encoded(PlanesWire(widths), tuple(streams))

@@ -57,6 +57,7 @@ __all__ = [
     "stack16le",
     "store",
     "store8",
+    "store_bytes",
     "store_half",
     "stream",
     "times",
@@ -160,6 +161,12 @@ def store8(array: Any, position: Any, vector: Any) -> None:
 def load_bytes(array: Any, position: Any) -> Any:
     """Return 64 neighbouring bytes of a byte array."""
     return array[position : int(position) + 4 * WIDTH].view(np.uint32).copy()
+
+
+@primitive(twin=twin("void", emit.store(32)))
+def store_bytes(array: Any, position: Any, vector: Any) -> None:
+    """Store a vector into 64 neighbouring bytes of a byte array."""
+    array[position : int(position) + 4 * WIDTH] = vector.view(np.uint8)
 
 
 @primitive(twin=twin("void", emit.store_half))

@@ -1,4 +1,7 @@
-"""The loops of bit packing: eight small numbers, or four of 2 bits, are one word, squeezed or spread in a few steps."""
+"""Bit packing: number i lies in the bits i · width and so on, the first byte lowest.
+
+Eight small numbers, or four of 2 bits, are one word, squeezed or spread in a few steps.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.codecs._kernels import _vector as v
 from featherweight.codecs._kernels._primitives import load32le, load64le, store32le, store64le
-from featherweight.kernel import kernel
+from featherweight.dtypes import Array
+from featherweight.kernel import kernel, primitive
+
+__all__ = ["bytes_for", "pack", "unpack"]
 
 _0 = np.uint64(0)
 _4 = np.uint64(4)
+_5 = np.uint64(5)
 _6 = np.uint64(6)
 _8 = np.uint64(8)
+_10 = np.uint64(10)
 _12 = np.uint64(12)
 _16 = np.uint64(16)
+_32 = np.uint64(32)
 _A = np.uint64(0x00FF00FF00FF00FF)
 _B = np.uint64(0x0000FFFF0000FFFF)
 _C = np.uint64(0x00000000FFFFFFFF)
 _BYTE = np.uint64(255)
 _NIBBLES = np.uint64(0x0F0F0F0F0F0F0F0F)
 _TWO_PAIRS = np.uint64(0x000F000F)
+_SIXES = np.uint64(0x003F003F)
+_TWELVE = np.uint64(0x00000FFF)
 _FOUR_PAIRS = np.uint64(0x03030303)
 
 
@@ -66,9 +78,12 @@ def squeeze(values: Any, width: Any, packed: Any) -> None:
         word = load64le(values, 8 * i)
         word = (word & _A) | ((word & ~_A) >> (_8 - w))
         word = (word & _B) | ((word & ~_B) >> (_16 - w - w))
-        word = (word & _C) | ((word & ~_C) >> (np.uint64(32) - _4 * w))
-        for k in range(width):
-            packed[i * width + k] = np.uint8((word >> np.uint64(8 * k)) & _BYTE)
+        word = (word & _C) | ((word & ~_C) >> (_32 - _4 * w))
+        if i * width + 8 <= packed.size:
+            store64le(packed, i * width, word)
+        else:
+            for k in range(width):
+                packed[i * width + k] = np.uint8((word >> np.uint64(8 * k)) & _BYTE)
 
 
 @kernel("void(u1[r], i8, u1[w])")
@@ -77,13 +92,89 @@ def spread(packed: Any, width: Any, values: Any) -> None:
     w = np.uint64(width)
     pair, four = (np.uint64(1) << (w + w)) - np.uint64(1), (np.uint64(1) << (_4 * w)) - np.uint64(1)
     single = (np.uint64(1) << w) - np.uint64(1)
-    pairs = pair | (pair << np.uint64(32))
+    pairs = pair | (pair << _32)
     singles = single | (single << _16)
-    singles |= singles << np.uint64(32)
+    singles |= singles << _32
     for i in range(values.size // 8):
-        word = _0
-        for k in range(width):
-            word |= np.uint64(packed[i * width + k]) << np.uint64(8 * k)
-        word = (word & four) | ((word & ~four) << (np.uint64(32) - _4 * w))
+        if i * width + 8 <= packed.size:
+            word = load64le(packed, i * width) & (four << (_4 * w) | four)
+        else:
+            word = _0
+            for k in range(width):
+                word |= np.uint64(packed[i * width + k]) << np.uint64(8 * k)
+        word = (word & four) | ((word & ~four) << (_32 - _4 * w))
         word = (word & pairs) | ((word & ~pairs) << (_16 - w - w))
         store64le(values, 8 * i, (word & singles) | ((word & ~singles) << (_8 - w)))
+
+
+@primitive
+def _twelve(numbers: Any) -> Any:
+    """Return the four numbers of 3 bits of each lane side by side."""
+    pairs = v.both(v.either(numbers, v.right(numbers, v.splat(_5))), v.splat(_SIXES))
+    return v.both(v.either(pairs, v.right(pairs, v.splat(_10))), v.splat(_TWELVE))
+
+
+@kernel("i8(u1[r], u1[w])")
+def squeeze3(values: Any, packed: Any) -> Any:
+    """Pack 128 numbers at a time, as long as there is room for 64 bytes; return how many were."""
+    at, to = 0, 0
+    while at + 128 <= values.size and to + 64 <= packed.size:
+        one, other = _twelve(v.load_bytes(values, at)), _twelve(v.load_bytes(values, at + 64))
+        v.store_bytes(packed, to, v.either(v.evens(one, other), v.left(v.odds(one, other), v.splat(_12))))
+        for lane in range(1, 16):
+            store32le(packed, to + 3 * lane, load32le(packed, to + 4 * lane))
+        at += 128
+        to += 48
+    return at
+
+
+_FAST = {2: (squeeze2, spread2), 4: (squeeze4, spread4)}
+
+
+def bytes_for(count: int, width: int) -> int:
+    """Return the bytes that so many numbers take."""
+    return (count * width + 7) // 8
+
+
+def pack(values: Array, width: int) -> Array:
+    """Return numbers below 2^width, a byte each, as packed bytes; what is over in the last one is 0."""
+    whole = values.size // 8 * 8
+    packed = np.empty(-(-values.size // 8) * width, np.uint8)
+    _squeeze(values[:whole], width, packed[: whole // 8 * width])
+    if whole < values.size:
+        last = np.zeros(8, np.uint8)
+        last[: values.size - whole] = values[whole:]
+        _squeeze(last, width, packed[whole // 8 * width :])
+    return packed[: bytes_for(values.size, width)]
+
+
+def unpack(packed: Array, width: int, values: Array) -> bool:
+    """Fill `values` from ``bytes_for(values.size, width)`` bytes; return whether what is over in the last one is 0."""
+    whole = values.size // 8 * 8
+    _spread(packed[: whole // 8 * width], width, values[:whole])
+    if whole < values.size:
+        last, spread = np.zeros(width, np.uint8), np.empty(8, np.uint8)
+        last[: packed.size - whole // 8 * width] = packed[whole // 8 * width :]
+        _spread(last, width, spread)
+        values[whole:] = spread[: values.size - whole]
+    used = values.size * width % 8
+    return not (used and packed[-1] >> used)
+
+
+def _squeeze(values: Array, width: int, packed: Array) -> None:
+    if width == 8:
+        packed[:] = values
+    elif width in _FAST:
+        _FAST[width][0](values, packed)
+    else:
+        done = squeeze3(values, packed) if width == 3 and v.compilable() else 0
+        squeeze(values[done:], width, packed[done // 8 * width :])
+
+
+def _spread(packed: Array, width: int, values: Array) -> None:
+    if width == 8:
+        values[:] = packed
+    elif width in _FAST:
+        _FAST[width][1](packed, values)
+    else:
+        spread(packed, width, values)

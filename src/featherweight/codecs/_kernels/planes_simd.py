@@ -20,18 +20,17 @@ from featherweight.kernel import kernel, primitive
 __all__ = [
     "merge16",
     "merge32",
+    "merge538_packed",
     "merge547",
-    "merge628",
-    "merge628_packed",
     "merge844",
     "merge84488",
     "split32",
     "split84488",
 ]
 
-_0, _1, _2, _3, _4, _6, _7, _8, _10 = (uint64(value) for value in (0, 1, 2, 3, 4, 6, 7, 8, 10))
-_12, _14, _15, _16, _20, _24 = (uint64(value) for value in (12, 14, 15, 16, 20, 24))
-_31, _32, _36, _63, _255 = (uint64(value) for value in (31, 32, 36, 63, 255))
+_0, _1, _3, _4, _5, _6, _7, _8, _11 = (uint64(value) for value in (0, 1, 3, 4, 5, 6, 7, 8, 11))
+_12, _13, _15, _16, _20, _24 = (uint64(value) for value in (12, 13, 15, 16, 20, 24))
+_31, _32, _38, _56, _255 = (uint64(value) for value in (31, 32, 38, 56, 255))
 _LOWEST = uint64(0x00010001)
 _EVERY2, _EVERY4, _EVERY8, _UPPER = (uint64(mask) for mask in (0xAAAA, 0xCCCC, 0xF0F0, 0xFF00))  # of lanes
 
@@ -143,55 +142,58 @@ def _merge3(a: Any, b: Any, c: Any, second: Any, third: Any, how: Any, first: An
     return int64(beyond | v.less(v.splat(_0), wrong))
 
 
-@kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")
-def merge628(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) -> Any:
-    return _merge3(a, b, c, _2, _8, how, first, words)
+@primitive
+def _three_of(plane: Any, i: Any) -> Any:
+    """Return element i of a packed plane of 3 bits."""
+    byte, over = i * _3 >> _3, i * _3 & _7
+    some = uint64(plane[byte])
+    if over > _5:
+        some |= uint64(plane[byte + _1]) << _8
+    return some >> over & _7
 
 
 @primitive
-def _pair_of(plane: Any, i: Any) -> Any:
-    """Return element i of a plane of 2 bits, four to a byte."""
-    return uint64(plane[i >> _2]) >> ((i & _3) << _1) & _3
+def _spread3(plane: Any, at: Any) -> Any:
+    """Return 32 elements of a packed plane of 3 bits as words; those of 38 must be there."""
+    byte, over = at * _3 >> _3, at * _3 & _7
+    low, high = load64le(plane, byte) >> over, load64le(plane, byte + _6) >> over  # 16 elements each
+    steps = v.plus(v.choose(_EVERY2, v.splat(_6), v.splat(_0)), v.choose(_EVERY4, v.splat(_12), v.splat(_0)))
+    low8, high8 = (
+        v.choose(_EVERY8, v.splat(low >> _24), v.splat(low)),
+        v.choose(_EVERY8, v.splat(high >> _24), v.splat(high)),
+    )
+    two = v.right(v.choose(_UPPER, high8, low8), steps)
+    return v.either(v.both(two, v.splat(_7)), v.left(v.both(two, v.splat(_56)), v.splat(_13)))
 
 
 @primitive
-def _spread2(plane: Any, at: Any) -> Any:
-    """Return 32 elements of a plane of 2 bits, four to a byte, as words; a byte more than theirs may be read."""
-    byte, over = at >> _2, (at & _3) << _1
-    some = load64le(plane, byte) >> over | uint64(plane[byte + _8]) << _1 << (_63 - over)
-    steps = v.either(v.choose(_EVERY2, v.splat(_4), v.splat(_0)), v.choose(_EVERY4, v.splat(_8), v.splat(_0)))
-    steps = v.either(steps, v.choose(_EVERY8, v.splat(_16), v.splat(_0)))
-    two = v.right(v.choose(_UPPER, v.splat(some >> _32), v.splat(some)), steps)
-    return v.either(v.both(two, v.splat(_3)), v.left(v.both(two, v.splat(_12)), v.splat(_14)))
-
-
-@primitive
-def _some628(a: Any, b: Any, c: Any, how: Any, first: Any, last: Any, words: Any) -> Any:
+def _some538(a: Any, b: Any, c: Any, how: Any, first: Any, last: Any, words: Any) -> Any:
     """Merge the words from `first` to `last` one by one, b being packed; return what planes hold beyond their bits."""
     beyond = _0
     for i in range(first, last):
         top = uint64(a[i])
-        beyond |= top >> _6
-        words[i] = unfold(top << _10 | _pair_of(b, i) << _8 | uint64(c[i]), _15, how)
+        beyond |= top >> _5
+        words[i] = unfold(top << _11 | _three_of(b, i) << _8 | uint64(c[i]), _15, how)
     return beyond
 
 
 @kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")
-def merge628_packed(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) -> Any:
-    """Merge planes whose second has four elements to a byte."""
+def merge538_packed(a: Any, b: Any, c: Any, how: Any, first: Any, words: Any) -> Any:
+    """Merge planes whose second is packed."""
     at, size = first, uint64(words.size)
-    beyond, tops = _some628(a, b, c, how, _0, first, words), v.splat(_0)
-    while at + _36 <= size:
+    beyond, tops = _some538(a, b, c, how, _0, first, words), v.splat(_0)
+    while at + _38 <= size:
         top = v.spread8(a, at)
         tops = v.either(tops, top)
-        lower = v.either(v.left(_spread2(b, at), v.splat(_8)), v.spread8(c, at))
-        v.stream(words, at, _unfolded16(v.either(v.left(top, v.splat(_10)), lower), how))
+        lower = v.either(v.left(_spread3(b, at), v.splat(_8)), v.spread8(c, at))
+        v.stream(words, at, _unfolded16(v.either(v.left(top, v.splat(_11)), lower), how))
         at += _32
     v.settle(words)
-    beyond |= _some628(a, b, c, how, at, size, words)
-    if size & _3:
-        beyond |= uint64(b[size >> _2]) >> ((size & _3) << _1)
-    return int64(beyond | v.less(v.splat(_0), _beyond(tops, _6)))
+    beyond |= _some538(a, b, c, how, at, size, words)
+    over = size * _3 & _7
+    if over:
+        beyond |= uint64(b[size * _3 >> _3]) >> over
+    return int64(beyond | v.less(v.splat(_0), _beyond(tops, _5)))
 
 
 @kernel("i8(u1[r], u1[r], u1[r], i8, u8, u2[w])")
