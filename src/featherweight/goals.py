@@ -29,7 +29,7 @@ __all__ = ["Goal", "Outcome", "Rehearsal", "reach"]
 MOST_TRIALS = 40
 MOST_DECIBELS = 3000  # more than the squares of any two numbers can be apart, nearly
 STEADY = ("bits", "size", "nmse", "snr")  # goals that samples tell of, and that a few tensors can meet
-ROUGHLY, MENDABLY = 30, 12  # how many times as far off samples may end, and what a few tensors then mend
+ROUGHLY, MENDABLY = 60, 12  # how many times as far off samples may end, and what a few tensors then mend
 MENDINGS, MENDING_TRIALS = 3, 3
 FARTHEST = 40.0  # octaves that a search goes from where it begins
 MOST_APART = 0.08  # octaves, about, between steps of one file
@@ -79,6 +79,11 @@ class Goal:
     def kind(self) -> str:
         """What is measured: size, error or score."""
         return {"bits": "size", "size": "size", "score": "score"}.get(self.name, "error")
+
+    @property
+    def noise(self) -> float | None:
+        """The squared error over the squares, if that is what is wanted, be it in decibels."""
+        return self.nmse if self.snr is None else 10 ** (-self.snr / 10)
 
     def measured(self, outcome: Outcome) -> float:
         """Return of an outcome what this goal is about."""
@@ -191,10 +196,9 @@ def _guess(goal: Goal, scale: float) -> float:
 
     Steps near the weights' own size do less harm than that: the smallest weights lose themselves and no more.
     """
-    nmse = goal.nmse if goal.snr is None else 10 ** (-goal.snr / 10)
-    if nmse is not None:
-        lost = math.sqrt(min(nmse, 1.0))
-        return math.log2(scale * math.sqrt(12 * nmse) * (1 + 0.7 * lost * (1 - lost)))
+    if goal.noise is not None:
+        lost = math.sqrt(min(goal.noise, 1.0))
+        return math.log2(scale * math.sqrt(12 * goal.noise) * (1 + 0.7 * lost * (1 - lost)))
     if goal.max_error is not None:
         return math.log2(2 * goal.max_error)
     bits = goal.bits if goal.bits is not None else 4.0
@@ -302,7 +306,9 @@ def _likely_slope(goal: Goal, family: Family, outcome: Outcome) -> float:
     """Return how misses likely grow along the line; 0 of scores, of which that cannot be said."""
     if goal.kind == "size":  # a bit a weight for an octave of a step
         return -0.3 if family.choices else -min(4.0, max(0.05, outcome.weights / (8 * outcome.size)))
-    return {"error": 1.0 if goal.max_error else 2.0}.get(goal.kind, 0.0)
+    if goal.noise is not None:  # squares of steps, but for the weights below one, which lose themselves and no more
+        return 2 - 0.5 * math.sqrt(min(goal.noise, 1.0))
+    return 1.0 if goal.kind == "error" else 0.0
 
 
 def _mended(goal: Goal, family: Family, rehearse: Rehearsal, found: _Found, place: float, slope: float) -> _Found:
