@@ -9,6 +9,7 @@ none.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -200,6 +201,11 @@ def _size(body: Body) -> int:
     return sum(map(len, body.parts))
 
 
+@functools.lru_cache(256)  # a plan's few recipes, for as many of few shapes
+def _known_together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
+    return _together(recipe, count, shape)
+
+
 def together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
     """Return the recipe for so many arrays of a shape along the first dimension; None where each must be coded alone.
 
@@ -210,14 +216,22 @@ def together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
     'split(levels(blocks=9, values=uniform(step=0.1, index=ggd(given=[row, column]))))'
     >>> together(parse("prune(0.9, values=raw)"), 9, (4, 4))
     """
+    try:
+        hash(recipe)
+    except TypeError:  # a stage of somebody's own
+        return _together(recipe, count, shape)
+    return _known_together(recipe, count, shape)  # type: ignore[arg-type]  # protocols do not say that it is hashable
+
+
+def _together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
     if isinstance(recipe, Split):
-        inner = together(recipe.recipe, count, shape)
+        inner = _together(recipe.recipe, count, shape)
         return None if inner is None else dataclasses.replace(recipe, recipe=inner)
     if isinstance(recipe, Smallest):
-        every = [together(each, count, shape) for each in recipe.recipes]
+        every = [_together(each, count, shape) for each in recipe.recipes]
         return None if None in every else dataclasses.replace(recipe, recipes=tuple(every))
     if isinstance(recipe, Recipe):
-        then = [(name, together(node, count, shape)) for name, node in recipe.then]
+        then = [(name, _together(node, count, shape)) for name, node in recipe.then]
         stage = _stage(recipe.stage, count, shape)
         outside = any(name.startswith("@") for name in recipe.given)
         if stage is None or outside or any(node is None for _, node in then):
@@ -226,7 +240,7 @@ def together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
     if is_bare(recipe):
         return _stage(recipe, count, shape)
     selected = {f.name: getattr(recipe, f.name) for f in params(recipe) if f.metadata["recipe"]}
-    changed = {name: together(node, count, shape) for name, node in selected.items()}
+    changed = {name: _together(node, count, shape) for name, node in selected.items()}
     return None if None in changed.values() else dataclasses.replace(recipe, **changed) if changed else recipe  # type: ignore[type-var]
 
 

@@ -13,7 +13,7 @@ from featherweight.stage import AnyRecipe, Smallest, check_params, param
 
 __all__ = ["Smooth", "correlation", "pruned"]
 
-_SAMPLE = 1 << 16  # elements that tell
+_SAMPLE = 1 << 14  # elements that tell
 _MANY = 1 << 13  # elements of few channels, or of filters for each channel, may lose by a transform however alike
 
 

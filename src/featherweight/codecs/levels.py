@@ -142,26 +142,22 @@ def _scales(x: Array) -> Scales:
     if x.ndim < 3 or math.prod(shape) < _SHORT:
         return Scales(none, none, none)
     values = _finite(x).reshape(blocks, shape[0], shape[1], -1)
-    some, row, spared = np.empty(TOGETHER, np.float32), np.empty((blocks, shape[0], 1, 1)), np.zeros(2)
+    some, row = np.empty(TOGETHER, np.float32), np.empty((blocks, shape[0], 1, 1))
     means, inverse = np.empty((blocks, *values.shape[2:]), np.float32), np.empty(values[0, 0].size, np.float32)
-    for i in range(blocks):
-        flat, own = values[i].reshape(-1), row[i].reshape(-1)
-        kernels.separate(flat, means[i].reshape(-1), inverse, some, own)
+    kernels.separate(values.reshape(-1), np.int64(blocks), means.reshape(-1), inverse, some, row.reshape(-1))
     column, place = (means.mean(axis, dtype=np.float64, keepdims=True) for axis in (2, 1))
     alone = (means * _inverse(column)).mean(1, keepdims=True)  # places, were no column larger than another
-    for i in range(blocks):
-        spared += _gain(column[i, None], values[i]), _gain(alone[i, None], values[i])
-    pays = spared > 0
-    if pays.all():  # one of the two says how large the block is
+    column_pays, place_pays = (_gain(each[:, None], values) > 0 for each in (column, alone))
+    if column_pays and place_pays:  # one of the two says how large the block is
         column = (means * _inverse(place)).mean(2, keepdims=True)
-    elif not pays.any():  # rows are then what they are alone
+    elif not (column_pays or place_pays):  # rows are then what they are alone
         kernels.row_means(values.reshape(-1), np.ones(inverse.size, np.float32), some, row.reshape(-1))
-    rows_pay = _gain(row.reshape(-1, 1, 1), values.reshape(-1, *values.shape[2:])) > 0
+    rows_pay = _gain(row.reshape(1, -1, 1, 1), values.reshape(1, -1, *values.shape[2:])) > 0
     tail = shape[2:], (1,) * (len(shape) - 2)
     return Scales(
         row.reshape(blocks, -1, 1, *tail[1]) if rows_pay else none,
-        column.reshape(blocks, 1, -1, *tail[1]) if pays[0] else none,
-        place.reshape(blocks, 1, 1, *tail[0]) if pays[1] else none,
+        column.reshape(blocks, 1, -1, *tail[1]) if column_pays else none,
+        place.reshape(blocks, 1, 1, *tail[0]) if place_pays else none,
     )
 
 
@@ -181,15 +177,18 @@ def _finite(x: Array) -> Array:
 def _gain(scale: Array, x: Array) -> float:
     """Return about how many bits knowing these scales of rows, columns or places spares, less what they cost.
 
+    The first dimension is that of blocks, whose gains are added up.
+
     Knowing a scale spares the logarithm of it against that of their mean; a level costs its entropy, and fitting it to
     few weights looks better than it is: by half a nat where magnitudes spread as those of a normal distribution do,
     by more in proportion to their variance.
     """
     if x.size < _LEAST * scale.size:
         return 0.0
-    strides = [math.prod(scale.shape[i + 1 :]) * (scale.shape[i] > 1) for i in range(3)]
-    given = np.array(x.shape, np.int64), np.array(strides, np.int64), np.empty(kernels.HISTOGRAM, np.int64)
-    return float(kernels.gain(x.reshape(-1), scale.reshape(-1), *given))
+    blocks, *shape = x.shape
+    strides = [math.prod(scale.shape[i + 1 :]) * (scale.shape[i] > 1) for i in range(1, 4)]
+    given = np.array(shape, np.int64), np.array(strides, np.int64), np.empty(kernels.HISTOGRAM, np.int64)
+    return float(kernels.gain(x.reshape(-1), scale.reshape(-1), np.int64(blocks), *given))
 
 
 def _levels(scale: Array, resolution: int) -> Array:

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy import float64, uint64
 
-from featherweight.codecs._kernels._primitives import TOGETHER
+from featherweight.codecs._kernels._primitives import TOGETHER, added
 from featherweight.dtypes import Array
 from featherweight.kernel import kernel
 
@@ -55,17 +55,25 @@ def biggest(values: Array) -> float:
     return float(np.array(_biggest8(values.view(np.uint64)), np.uint64).view(np.float64))
 
 
-def _squares(x: Any, y: Any, noise: Any, signal: Any) -> None:
+def _apart(x: Any, y: Any, lanes: Any, found: Any) -> None:
+    noise, signal, largest = lanes[:TOGETHER], lanes[TOGETHER : 2 * TOGETHER], lanes[2 * TOGETHER :]
+    for j in range(lanes.size):
+        lanes[j] = 0
     for start in range(0, x.size, TOGETHER):
         left, right = x[start : start + TOGETHER], y[start : start + TOGETHER]
         for j in range(left.size):
             distance = float64(right[j]) - float64(left[j])
             noise[j] += distance * distance
+            largest[j] = max(largest[j], abs(distance))
         for j in range(left.size):
             signal[j] += float64(left[j]) * float64(left[j])
+    found[2] = float64(0)
+    for j in range(TOGETHER):
+        found[2] = max(found[2], largest[j])
+    found[0], found[1] = added(noise), added(signal)
 
 
-_SQUARES = {code: kernel(f"void({code}[r], {code}[r], f8[w], f8[w])")(_squares) for code in ("f4", "f8")}
+_APART = {code: kernel(f"void({code}[r], {code}[r], f8[w], f8[w])")(_apart) for code in ("f4", "f8")}
 
 
 def _products(x: Any, y: Any, sums: Any) -> None:
@@ -110,9 +118,10 @@ def neighbours(x: Array, run: int, step: int) -> tuple[float, float, float]:
 
 def apart(x: Array, y: Array) -> tuple[float, float, float]:
     """Return the sum of the squares of y - x, that of the squares of x, and the largest |y - x|, of flat f32 or f64."""
-    noise, signal = np.zeros((2, TOGETHER))
-    _SQUARES[x.dtype.str[1:]](x, y, noise, signal)
-    return float(noise.sum()), float(signal.sum()), biggest(y - x)
+    found = np.empty(3)
+    _APART[x.dtype.str[1:]](x, y, np.empty(3 * TOGETHER), found)
+    noise, signal, largest = found.tolist()
+    return noise, signal, largest if math.isfinite(noise) else biggest(y - x)
 
 
 def bound(values: Array) -> None:

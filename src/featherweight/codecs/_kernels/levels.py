@@ -43,12 +43,8 @@ def row_means(x: Any, inverse: Any, some: Any, means: Any) -> None:
     _row_means(x, inverse, some, means)
 
 
-@kernel("void(f4[r], f4[w], f4[w], f4[w], f8[w])")
-def separate(x: Any, columns: Any, inverse: Any, some: Any, rows: Any) -> None:
-    """Fill `columns` and `rows` with mean magnitudes, those of each beside the scales of the other.
-
-    `inverse` (as many as columns) and `some` (TOGETHER) are scratch.
-    """
+@primitive
+def _separate(x: Any, columns: Any, inverse: Any, some: Any, rows: Any) -> None:
     width = columns.size
     for turn in range(_ROUNDS):
         for j in range(width):
@@ -63,12 +59,20 @@ def separate(x: Any, columns: Any, inverse: Any, some: Any, rows: Any) -> None:
         _row_means(x, inverse, some, rows)
 
 
-@kernel("f8(f4[r], f8[r], i8[r], i8[r], i8[w])")
-def gain(x: Any, scale: Any, shape: Any, strides: Any, counts: Any) -> Any:
-    """Return about how many bits knowing the scales above 0 spares, less what they cost; see codecs/levels.py.
+@kernel("void(f4[r], i8, f4[w], f4[w], f4[w], f8[w])")
+def separate(x: Any, blocks: Any, columns: Any, inverse: Any, some: Any, rows: Any) -> None:
+    """Fill `columns` and `rows` of each block with mean magnitudes, those of each beside the scales of the other.
 
-    `x` has three dimensions of this `shape`, in each of which scales go on by so many. `counts` (HISTOGRAM) is scratch.
+    `inverse` (as many as a block has columns) and `some` (TOGETHER) are scratch.
     """
+    width, height = columns.size // blocks, rows.size // blocks
+    for b in range(blocks):
+        own = x[b * height * width : (b + 1) * height * width]
+        _separate(own, columns[b * width : (b + 1) * width], inverse, some, rows[b * height : (b + 1) * height])
+
+
+@primitive
+def _gain(x: Any, scale: Any, shape: Any, strides: Any, counts: Any) -> Any:
     number, total, logs = 0, float64(0), float64(0)
     least, most = HISTOGRAM, 0
     for i in range(counts.size):
@@ -90,6 +94,20 @@ def gain(x: Any, scale: Any, shape: Any, strides: Any, counts: Any) -> Any:
             costs -= float64(counts[level]) * math.log2(float64(counts[level]) / float64(number))
     spared = float64(x.size) * number / scale.size * (math.log2(total / number) - logs / number)
     return spared - costs - 8 * distinct
+
+
+@kernel("f8(f4[r], f8[r], i8, i8[r], i8[r], i8[w])")
+def gain(x: Any, scale: Any, blocks: Any, shape: Any, strides: Any, counts: Any) -> Any:
+    """Return about how many bits knowing the scales above 0 spares, less what they cost; see codecs/levels.py.
+
+    Each block has three dimensions of this `shape`, in each of which its scales go on by so many. `counts` (HISTOGRAM)
+    is scratch.
+    """
+    size, many, total = x.size // blocks, scale.size // blocks, float64(0)
+    for b in range(blocks):
+        own = scale[b * many : (b + 1) * many]
+        total += _gain(x[b * size : (b + 1) * size], own, shape, strides, counts)
+    return total
 
 
 @primitive
