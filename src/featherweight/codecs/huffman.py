@@ -135,7 +135,8 @@ class Huffman:
             flat, self.block, payload,
             here.pairs, here.codes, here.lengths, here.known, here.leaves, here.work, here.streams,
         )  # fmt: skip
-        return Encoded(HuffmanWire(self.block), (payload[:used].copy(),))
+        payload.resize(used, refcheck=False)  # which copies nothing
+        return Encoded(HuffmanWire(self.block), (payload,))
 
     def error_bound(self, x: Array, /) -> float | None:
         """Nothing is lost."""

@@ -66,11 +66,11 @@ def encode(
             streams[AT + s] = start + count * s // number
             streams[END + s] = start + count * (s + 1) // number
         _count(source, number, pairs, work, streams)
-        used = _assign(number, fresh, leaves, work)
-        behind = _write_lengths(fresh, payload, at + 1)
-        size = behind - at + _measure(number, fresh, work, streams, STOP)
-        repeated = 1 + _measure(number, known, work, streams, BIT)
-        if used == 1:
+        first, last = _assign(number, fresh, leaves, work)
+        behind = _write_lengths(fresh, first, last, payload, at + 1)
+        size = behind - at + _measure(number, fresh, first, last, work, streams, STOP)
+        repeated = 1 + _measure(number, known, first, last, work, streams, BIT)
+        if first == last:
             payload[at] = RUN
             payload[at + 1] = source[start]
             at += 2
@@ -184,12 +184,12 @@ def _count_symbols(source: Array, count: Any, counts: Array, streams: Array) -> 
 
 @primitive
 def _assign(number: Any, lengths: Array, leaves: Array, work: Array) -> Any:
-    """Find the optimal code lengths of at most 12 bits by package-merge; return the number of symbols used.
+    """Find the optimal code lengths of at most 12 bits by package-merge; return the first and the last symbol used.
 
     Level by level the symbols, sorted by weight, are merged with pairs of the list before. Of the last list the first
     2·used - 2 items count; a pair counts two items of the list before, a symbol gets one bit.
     """
-    keys, used, byte = _HISTOGRAMS, 0, np.uint64(8)
+    keys, used, byte, first, last = _HISTOGRAMS, 0, np.uint64(8), 255, 0
     for symbol in range(256):
         lengths[symbol] = 0
         total = np.uint64(0)
@@ -203,6 +203,7 @@ def _assign(number: Any, lengths: Array, leaves: Array, work: Array) -> Any:
                 j -= 1
             work[j] = key
             used += 1
+            first, last = min(first, symbol), symbol
     old, new, size = keys + 256, keys + 768, 0
     for level in range(LIMIT):
         pairs, leaf, pair = size >> 1, 0, 0
@@ -226,16 +227,16 @@ def _assign(number: Any, lengths: Array, leaves: Array, work: Array) -> Any:
         for i in range(leaf):
             lengths[work[keys + i] & np.uint64(255)] += 1
         take = 2 * (take - leaf)
-    return used
+    return first, last
 
 
 @primitive
-def _measure(number: Any, lengths: Array, work: Array, streams: Array, column: Any) -> Any:
+def _measure(number: Any, lengths: Array, first: Any, last: Any, work: Array, streams: Array, column: Any) -> Any:
     """Put the bytes of every stream into a column; return their sum with their size fields, 2^40 where codes lack."""
     total = np.int64(0)
     for s in range(number):
         bits, lacking = np.uint64(0), np.uint64(0)
-        for symbol in range(256):
+        for symbol in range(first, last + 1):
             counted = work[256 * s + symbol]
             bits += counted * np.uint64(lengths[symbol])
             lacking |= counted if lengths[symbol] == 0 else np.uint64(0)
@@ -248,13 +249,8 @@ def _measure(number: Any, lengths: Array, work: Array, streams: Array, column: A
 
 
 @primitive
-def _write_lengths(lengths: Array, payload: Array, at: Any) -> Any:
-    """Write the code lengths of all symbols; return where the next byte is."""
-    first, last = 0, 255
-    while first < 255 and lengths[first] == 0:
-        first += 1
-    while last > first and lengths[last] == 0:
-        last -= 1
+def _write_lengths(lengths: Array, first: Any, last: Any, payload: Array, at: Any) -> Any:
+    """Write the code lengths of the symbols from the first to the last; return where the next byte is."""
     payload[at], payload[at + 1] = first, last - first
     at += 2
     word, bits, length, idle = 0, 0, LIMIT, 0
