@@ -602,6 +602,7 @@ def test_kernels_compute_the_same_compiled_and_not(monkeypatch: pytest.MonkeyPat
                     monkeypatch.setitem(value, key, Recorder(kernel, seen))
     fast = {key: tuple(Recorder(kernel, seen) for kernel in pair) for key, pair in planes._FAST.items()}
     monkeypatch.setattr(planes, "_FAST", fast)
+    monkeypatch.setattr(planes, "_PACKED", {key: Recorder(loop, seen) for key, loop in planes._PACKED.items()})
     packers = {width: tuple(Recorder(kernel, seen) for kernel in pair) for width, pair in bitpack_kernels._FAST.items()}
     monkeypatch.setattr(bitpack_kernels, "_FAST", packers)
 
@@ -613,13 +614,14 @@ def test_kernels_compute_the_same_compiled_and_not(monkeypatch: pytest.MonkeyPat
         round_trip(delta, delta.Delta("arithmetic"), x, x[::-1].copy() if x.ndim else x)
         words = x.reshape(-1).view(np.uint8)
         round_trip(scales, scales.Scales(), words.reshape(4, -1) if words.size % 4 == 0 else words)
-        for width in (2, 3, 4):
+        for width in (2, 3, 4, 5):
             round_trip(bitpack, bitpack.Bitpack(width), words & np.uint8((1 << width) - 1))
         if dtypes.of(x.dtype).kind in "fc":
             round_trip(narrow, narrow.Narrow(), x)
         if x.dtype.itemsize == 2:
             for widths in ((8, 4, 4), (5, 3, 8), (5, 4, 7)):
                 round_trip(planes, planes.Planes(widths), x)
+            round_trip(planes, planes.Planes((5, 3, 8), 3), x)
 
     everything()
     mixed = np.stack([wide_half()[1][::97], np.arange(676, dtype=np.uint32)]).view(np.float32)
@@ -640,6 +642,7 @@ def test_kernels_compute_the_same_compiled_and_not(monkeypatch: pytest.MonkeyPat
         round_trip(planes, planes.Planes(widths), np.arange(200).astype(dtype))
     for widths in ((8, 4, 4), (5, 3, 8), (5, 4, 7)):
         round_trip(planes, planes.Planes(widths), np.arange(200, dtype=np.uint16))
+    round_trip(planes, planes.Planes((5, 3, 8), 3), np.arange(2500, dtype=np.uint16))
     assert wanted == seen
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from featherweight import dtypes
 from featherweight.codecs._kernels import planes as kernels
 from featherweight.codecs._kernels import planes_simd as simd
-from featherweight.codecs._kernels._vector import AVX2
+from featherweight.codecs._kernels._vector import AVX2, compilable
 from featherweight.codecs._kernels.bitpack import bytes_for, pack, unpack
 from featherweight.codecs._kernels.words import PLAIN, ROTATE, ZIGZAG
 from featherweight.dtypes import Array
@@ -47,7 +47,12 @@ _FAST: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {
     (8, (8,) * 8): (kernels.split64, kernels.merge64),
 }
 
-_CUTS = {kernels.split32: simd.split32, kernels.split84488: simd.split84488}
+_CUTS: dict[tuple[int, tuple[int, ...]], Kernel] = {
+    (4, (8,) * 4): simd.split32,
+    (4, (8, 4, 4, 8, 8)): simd.split84488,
+}
+# By the bytes of a word, the bits of its planes, and those of the planes to be packed.
+_PACKED: dict[tuple[int, tuple[int, ...], int], Kernel] = {(2, (5, 3, 8), 3): kernels.split538_packed}
 # By the bytes of a word, the bits of its planes, and whether those of 3 bits, and no others, are packed.
 _STREAMS: dict[tuple[int, tuple[int, ...], bool], Kernel] = {
     (2, (8, 8), False): simd.merge16,
@@ -125,6 +130,31 @@ def _beyond() -> FrameError:
     return FrameError("a plane holds more than its bits")
 
 
+def _cut(words: Array, widths: tuple[int, ...], bits: int, how: int, packed: int) -> list[Array]:
+    """Return the planes, those of `packed` bits packed where that takes fewer bytes."""
+    layout, count = (words.itemsize, widths), words.size
+    both = _PACKED.get((*layout, packed)) if compilable() else None
+    if both:
+        planes = [np.empty(bytes_for(count, width) if width == packed else count, np.uint8) for width in widths]
+        both(words, how, *planes, np.empty(kernels.BLOCK, np.uint8))
+        return planes
+    if layout in _FAST:
+        # Each in memory of its own: a plane that is stored as it is would else keep those that were coded.
+        planes = [np.empty(count, np.uint8) for _ in widths]
+        quick = _CUTS.get(layout) if features() >= AVX2 else None
+        done = int(quick(words, how, *planes)) if quick else 0
+        if done < count:
+            _FAST[layout][0](words[done:], how, *(plane[done:] for plane in planes))
+    else:
+        together = np.empty((len(widths), count), np.uint8)
+        kernels.SPLIT[words.itemsize](words, np.array(widths, np.uint8), bits, how, together.reshape(-1))
+        planes = list(together)
+    return [
+        pack(plane, width) if width == packed and bytes_for(count, width) < count else plane
+        for plane, width in zip(planes, widths, strict=True)
+    ]
+
+
 CODEC = Codec("planes", PlanesWire, Port("values"), tuple(Port(name, "u", bits=8) for name in _NAMES), decode)
 
 
@@ -149,25 +179,9 @@ class Planes:
             raise ArgumentError(f"planes of {list(widths)} bits do not make up the {bits} of {x.dtype}")
         if bits < 8 and words.size and words.max() >> bits:
             raise ArgumentError(f"an element of {x.dtype} has bits set beyond its {bits}")
-        fast = _FAST.get((words.itemsize, widths))
-        if fast:
-            # Each in memory of its own: a plane that is stored as it is would else keep those that were coded.
-            planes = [np.empty(words.size, np.uint8) for _ in widths]
-            quick = _CUTS.get(fast[0]) if features() >= AVX2 else None
-            done = int(quick(words, how, *planes)) if quick else 0
-            if done < words.size:
-                fast[0](words[done:], how, *(plane[done:] for plane in planes))
-        else:
-            together = np.empty((len(widths), words.size), np.uint8)
-            kernels.SPLIT[words.itemsize](words, np.array(widths, np.uint8), bits, how, together.reshape(-1))
-            planes = list(together)
+        planes = _cut(words, widths, bits, how, self.packed)
         shape = (*x.shape, 2) if x.dtype.kind == "c" else x.shape
-        streams = (
-            pack(plane, width)
-            if width == self.packed and bytes_for(plane.size, width) < plane.size
-            else plane.reshape(shape)
-            for plane, width in zip(planes, widths, strict=True)
-        )
+        streams = [plane.reshape(shape) if plane.size == words.size else plane for plane in planes]
         return Encoded(PlanesWire(widths), tuple(streams))
 
     def error_bound(self, x: Array, /) -> float:

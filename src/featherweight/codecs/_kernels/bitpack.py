@@ -114,9 +114,9 @@ def _twelve(numbers: Any) -> Any:
     return v.both(v.either(pairs, v.right(pairs, v.splat(_10))), v.splat(_TWELVE))
 
 
-@kernel("i8(u1[r], u1[w])")
-def squeeze3(values: Any, packed: Any) -> Any:
-    """Pack 128 numbers at a time, as long as there is room for 64 bytes; return how many were."""
+@primitive
+def many3(values: Any, packed: Any) -> Any:
+    """Pack 128 numbers of 3 bits at a time, as long as there is room for 64 bytes; return how many were."""
     at, to = 0, 0
     while at + 128 <= values.size and to + 64 <= packed.size:
         one, other = _twelve(v.load_bytes(values, at)), _twelve(v.load_bytes(values, at + 64))
@@ -126,6 +126,23 @@ def squeeze3(values: Any, packed: Any) -> Any:
         at += 128
         to += 48
     return at
+
+
+@primitive
+def few3(values: Any, packed: Any) -> None:
+    """Pack numbers of 3 bits."""
+    for i in range(0, values.size, 8):
+        word, count = _0, min(8, values.size - i)
+        for j in range(count):
+            word |= np.uint64(values[i + j]) << np.uint64(3 * j)
+        for k in range((3 * count + 7) // 8):
+            packed[3 * (i // 8) + k] = np.uint8((word >> np.uint64(8 * k)) & _BYTE)
+
+
+@kernel("void(u1[r], u1[w])")
+def squeeze3(values: Any, packed: Any) -> None:
+    done = many3(values, packed)
+    few3(values[done:], packed[done // 8 * 3 :])
 
 
 _FAST = {2: (squeeze2, spread2), 4: (squeeze4, spread4)}
@@ -166,9 +183,10 @@ def _squeeze(values: Array, width: int, packed: Array) -> None:
         packed[:] = values
     elif width in _FAST:
         _FAST[width][0](values, packed)
+    elif width == 3 and v.compilable():
+        squeeze3(values, packed)
     else:
-        done = squeeze3(values, packed) if width == 3 and v.compilable() else 0
-        squeeze(values[done:], width, packed[done // 8 * width :])
+        squeeze(values, width, packed)
 
 
 def _spread(packed: Array, width: int, values: Array) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.codecs._kernels.bitpack import few3, many3
 from featherweight.codecs._kernels.words import fold, unfold
 from featherweight.kernel import Kernel, kernel, primitive
 
-_BLOCK = 2048
+BLOCK = 2048
 _BYTE = np.uint64(255)
 _HALF, _NIBBLE = np.uint8(4), np.uint8(15)
-_0, _1, _2, _4, _7, _8, _15, _16 = (np.uint64(value) for value in (0, 1, 2, 4, 7, 8, 15, 16))
+_0, _1, _2, _4, _7, _8, _11, _15, _16 = (np.uint64(value) for value in (0, 1, 2, 4, 7, 8, 11, 15, 16))
 _20, _24, _31, _32, _40, _48, _56, _63 = (np.uint64(value) for value in (20, 24, 31, 32, 40, 48, 56, 63))
 
 
@@ -67,6 +68,21 @@ split538, merge538 = _three(3, 8)
 split547, merge547 = _three(4, 7)
 
 
+@kernel("void(u2[r], i8, u1[w], u1[w], u1[w], u1[w])")
+def split538_packed(words: Any, how: Any, a: Any, b: Any, c: Any, some: Any) -> None:
+    """Cut, and pack the second plane while it is near; `some` (BLOCK) is scratch."""
+    for start in range(0, words.size, BLOCK):
+        block = words[start : min(start + BLOCK, words.size)]
+        top, low, middle, packed = a[start:], c[start:], some[: block.size], b[start // 8 * 3 :]
+        for i in range(block.size):
+            word = fold(np.uint64(block[i]), _15, how)
+            top[i] = np.uint8((word >> _11) & _31)
+            middle[i] = np.uint8((word >> _8) & _7)
+            low[i] = np.uint8(word & _BYTE)
+        done = many3(middle, packed)
+        few3(middle[done:], packed[done // 8 * 3 :])
+
+
 @primitive
 def _cut32(words: Any, shift: Any, how: Any, upper: Any, lower: Any) -> None:
     for i in range(words.size):
@@ -77,8 +93,8 @@ def _cut32(words: Any, shift: Any, how: Any, upper: Any, lower: Any) -> None:
 
 @kernel("void(u4[r], i8, u1[w], u1[w], u1[w], u1[w])")
 def split32(words: Any, how: Any, a: Any, b: Any, c: Any, d: Any) -> None:
-    for start in range(0, words.size, _BLOCK):
-        stop = min(start + _BLOCK, words.size)
+    for start in range(0, words.size, BLOCK):
+        stop = min(start + BLOCK, words.size)
         block = words[start:stop]
         _cut32(block, _16, how, a[start:stop], b[start:stop])
         _cut32(block, _0, how, c[start:stop], d[start:stop])
@@ -93,8 +109,8 @@ def merge32(a: Any, b: Any, c: Any, d: Any, how: Any, words: Any) -> None:
 
 @kernel("void(u4[r], i8, u1[w], u1[w], u1[w], u1[w], u1[w])")
 def split84488(words: Any, how: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> None:
-    for start in range(0, words.size, _BLOCK):
-        stop = min(start + _BLOCK, words.size)
+    for start in range(0, words.size, BLOCK):
+        stop = min(start + BLOCK, words.size)
         block, upper, lower = words[start:stop], b[start:stop], c[start:stop]
         _cut32(block, _16, how, a[start:stop], upper)
         _cut32(block, _0, how, d[start:stop], e[start:stop])
@@ -125,8 +141,8 @@ def _cut64(words: Any, shift: Any, how: Any, upper: Any, lower: Any) -> None:
 
 @kernel("void(u8[r], i8, u1[w], u1[w], u1[w], u1[w], u1[w], u1[w], u1[w], u1[w])")
 def split64(words: Any, how: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> None:
-    for start in range(0, words.size, _BLOCK):
-        stop = min(start + _BLOCK, words.size)
+    for start in range(0, words.size, BLOCK):
+        stop = min(start + BLOCK, words.size)
         block = words[start:stop]
         _cut64(block, _48, how, a[start:stop], b[start:stop])
         _cut64(block, _32, how, c[start:stop], d[start:stop])
@@ -144,8 +160,8 @@ def merge64(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, how:
 
 def _split(words: Any, widths: Any, bits: Any, how: Any, planes: Any) -> None:
     top = np.uint64(bits - 1)
-    for start in range(0, words.size, _BLOCK):
-        block = words[start : min(start + _BLOCK, words.size)]
+    for start in range(0, words.size, BLOCK):
+        block = words[start : min(start + BLOCK, words.size)]
         left = bits
         for k in range(widths.size):
             left -= np.int64(widths[k])
@@ -158,8 +174,8 @@ def _split(words: Any, widths: Any, bits: Any, how: Any, planes: Any) -> None:
 
 def _merge(planes: Any, widths: Any, bits: Any, how: Any, words: Any) -> None:
     top, every = np.uint64(bits - 1), (((_1 << np.uint64(bits - 1)) - _1) << _1) | _1
-    for start in range(0, words.size, _BLOCK):
-        block = words[start : min(start + _BLOCK, words.size)]
+    for start in range(0, words.size, BLOCK):
+        block = words[start : min(start + BLOCK, words.size)]
         for i in range(block.size):
             block[i] = 0
         left = bits
