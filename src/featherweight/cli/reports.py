@@ -19,17 +19,21 @@ Report = dict[str, Any]
 
 INSPECT = (
     Column("tensor", fold=True),
-    Column("dtype"),
-    Column("shape"),
+    Column("dtype", spare=3),
+    Column("shape", spare=1),
     Column("recipe", cut=True),
     Column("bits", right=True),
-    Column("share", right=True),
+    Column("share", right=True, spare=4),
 )
-LOSSES = (Column("largest error", right=True), Column("NMSE", right=True), Column("SNR dB", right=True))
+LOSSES = (
+    Column("largest error", right=True, spare=2),
+    Column("NMSE", right=True),
+    Column("SNR dB", right=True, spare=5),
+)
 DIFF = (
     Column("tensor", fold=True),
-    Column("dtype"),
-    Column("shape"),
+    Column("dtype", spare=3),
+    Column("shape", spare=1),
     Column("changed", right=True),
     *LOSSES,
 )

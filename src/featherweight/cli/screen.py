@@ -13,7 +13,7 @@ from featherweight.cli.text import Column, clean, plain
 
 __all__ = ["complain", "print_json", "print_table", "progress", "say", "ticking"]
 
-LEAST = 12  # characters of a cell that is cut
+LEAST, LEAST_FOLDED = 12, 20  # characters of a cell that is cut, and of the lines of one that is folded
 _STYLES = {"": "", "bold": "1", "dim": "2"}
 
 
@@ -38,7 +38,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: cut and folded to the width of a terminal, and as wide as it is where there is none."""
+    """Print a table: cut, folded and of fewer columns on a narrow terminal, as wide as it is where there is none."""
     if not sys.stdout.isatty():
         print(plain(columns, rows))
         return
@@ -48,7 +48,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    def table(rows: Sequence[Sequence[str]]) -> Table:
+    def table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Table:
         made = Table(box=box.SIMPLE_HEAD, header_style="bold", border_style="dim", pad_edge=False, show_edge=False)
         for column in columns:
             side: Any = "right" if column.right else "left"
@@ -57,14 +57,30 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
             made.add_row(*map(Text, row))
         return made
 
-    console = Console(highlight=False)
-    whole = table(rows)
-    excess = Measurement.get(console, console.options.update_width(1 << 20), whole).maximum - console.width
+    def excess(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+        made = table(columns, rows)
+        return Measurement.get(console, console.options.update_width(1 << 20), made).maximum - console.width
+
+    console, left_out = Console(highlight=False), list[str]()
+    while excess(columns, [list(map(_narrow, columns, row)) for row in rows]) > 0:
+        out = max(range(len(columns)), key=lambda number: columns[number].spare)
+        if not columns[out].spare:
+            break
+        left_out.append(columns[out].title)
+        columns, *rows = ([*row[:out], *row[out + 1 :]] for row in (columns, *rows))  # type: ignore[assignment]
     cut = next((number for number, column in enumerate(columns) if column.cut), None)
-    if excess > 0 and rows and cut is not None:
-        most = max(len(columns[cut].title), LEAST, max(len(row[cut]) for row in rows) - excess)
-        whole = table([[_cut(cell, most) if n == cut else cell for n, cell in enumerate(row)] for row in rows])
-    console.print(whole)
+    over = excess(columns, rows)
+    if over > 0 and rows and cut is not None:
+        most = max(len(columns[cut].title), LEAST, max(len(row[cut]) for row in rows) - over)
+        rows = [[_cut(cell, most) if n == cut else cell for n, cell in enumerate(row)] for row in rows]
+    console.print(table(columns, rows))
+    if left_out:
+        say(f"Left out, since the terminal is narrow: {', '.join(left_out)}.", "dim")
+
+
+def _narrow(column: Column, cell: str) -> str:
+    """Return what a cell is at the narrowest."""
+    return cell[:LEAST] if column.cut else cell[:LEAST_FOLDED] if column.fold else cell
 
 
 def _cut(text: str, width: int) -> str:

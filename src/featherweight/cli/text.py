@@ -10,12 +10,16 @@ __all__ = ["Column", "clean", "count", "exponent", "plain", "ratio", "seconds", 
 
 
 class Column(NamedTuple):
-    """A column of a table; on a narrow terminal those that `fold` are broken, and before it one is `cut`."""
+    """A column of a table; on a narrow terminal one is `cut`, those that `fold` are broken.
+
+    Where that is not enough those that can be spared are left out, the `spare` ones of the highest number first.
+    """
 
     title: str
     right: bool = False
     fold: bool = False
     cut: bool = False
+    spare: int = 0
 
 
 def clean(text: str) -> str:
