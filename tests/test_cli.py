@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import featherweight
 from featherweight import dtypes
-from featherweight.cli import app, text
+from featherweight.cli import app, reports, screen, text
 from featherweight.cli.coding import _Clock
 from featherweight.cli.options import bytes_of
 from featherweight.compare import compare, damages
@@ -189,12 +189,31 @@ def test_bad_recipes_and_options(source, arguments, message):
         (("--snr", "20"), r"SNR 20\.0 dB"),
         (("--nmse", "0.01"), r"NMSE 0\.00?99\d*, SNR 20\.\d dB"),
         (("--max-error", "0.1"), r"Largest error of all tensors: 0\.(100|09\d+)"),
-        (("--bits", "8", "-r", "deep-compression(sparsity=0.5)"), r"with knobs of their own for 1 tensor\."),
+        (("--bits", "8", "-r", "deep-compression(sparsity=0.5)"), r"but for 1 tensor, whose knobs are their own\."),
     ],
 )
 def test_a_goal(source, goal, met):
     said = run("encode", source, "-r", "ecsq", *goal).stdout
     assert re.search(met, " ".join(said.split())), said
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_table_of_errors_names_its_tensors_on_any_terminal(width, capsys, monkeypatch):
+    names = [f"layers.{i}.attention.output.weight" for i in range(3)]
+    rows = [
+        [name, "F32", "300x784", "dct(coefficients=levels)", "1.239", "53.1 %", "0.0123", "0.011", "19.6"]
+        for name in names
+    ]
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    screen.print_table((*reports.INSPECT, *reports.LOSSES), rows)
+    table, _, note = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).partition("Left out, since ")
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= width
+    second = re.search(r"tensor +", lines[0]).end()
+    assert "".join(line[:second].strip() for line in lines[2:]) == "".join(names)
+    assert all(any(value in line for line in lines) for value in ("NMSE", "0.011", "1.239"))
+    assert ("SNR dB" in note) == (width < 140)
 
 
 def test_sensitivities(source):

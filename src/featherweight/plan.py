@@ -83,7 +83,11 @@ class Plan:
 
     def free(self, name: str) -> bool:
         """Return whether the tensor shares the plan's knob: no rule and no recipe of its own says otherwise."""
-        return self._ruled(name) is None and name not in self.chosen
+        return not self.ruled(name) and name not in self.chosen
+
+    def ruled(self, name: str) -> bool:
+        """Return whether a rule says what becomes of the tensor."""
+        return self._ruled(name) is not None
 
     @property
     def open(self) -> bool:

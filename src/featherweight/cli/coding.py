@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,11 +45,11 @@ def encode(
     ] = None,
     bits: Annotated[
         float | None,
-        typer.Option("--bits", metavar="B", help="The file takes B bits per weight.", rich_help_panel=GOAL),
+        typer.Option("--bits", metavar="B", help="The file takes B bits per weight, at most.", rich_help_panel=GOAL),
     ] = None,
     goal_size: Annotated[
         str | None,
-        typer.Option("--size", metavar="SIZE", help="The file takes SIZE (2MB, 512KiB).", rich_help_panel=GOAL),
+        typer.Option("--size", metavar="SIZE", help="The file takes SIZE (2MB), at most.", rich_help_panel=GOAL),
     ] = None,
     nmse: Annotated[
         float | None,
@@ -79,8 +79,9 @@ def encode(
     """Encode a checkpoint into a .fw file.
 
     Lossless unless the recipe says otherwise. A lossy one changes finite floats of two dimensions or more and keeps all
-    else exactly ('transform-clustering' changes vectors, too); a goal finds how coarse it may be, and takes 'tcq' where
-    no recipe is named.
+    else exactly; but 'transform-clustering' changes vectors, too, and those for gradients ('3lc', 'eden', 'topk') and
+    stages of your own choice whatever they get, unless 'weights(…)' is around them. A goal finds how coarse a recipe
+    may be, and takes 'tcq' where none is named.
     """
     from featherweight.checkpoint import encode_file
     from featherweight.cli.places import called, default_target, files_of, guard, place, readable, size_of, spare
@@ -114,7 +115,7 @@ def encode(
     gain = f"{ratio(before, after)}, {8 * after / weights:.3f} bits per weight" if weights else ratio(before, after)
     _summarise(goal, f"{size(after)} from {size(before)}, {gain}, {spent}", quiet=quiet)
     if not quiet:
-        _tell_lossy(found, told=aim is not None)
+        _tell_lossy(found, [info.name for info in infos], told=aim is not None)
 
 
 def _goal(
@@ -137,10 +138,11 @@ def _goal(
     return Goal(**given) if given else None
 
 
-def _tell_lossy(found: Encoded, *, told: bool) -> None:
+def _tell_lossy(found: Encoded, names: Iterable[str], *, told: bool) -> None:
     """Say what was lost, and what a goal came to."""
     if told:
-        some = f", with knobs of their own for {count(len(found.plan.chosen), 'tensor')}" if found.plan.chosen else ""
+        own = sum(found.plan.recipe_for(name) != found.plan.recipe for name in names if not found.plan.ruled(name))
+        some = f", but for {count(own, 'tensor')}, whose knobs are their own" if own else ""
         say(f"The recipe is {clean(found.plan.named or '')}{some}.")
     if found.error is not None:
         from featherweight.losses import decibels

@@ -205,6 +205,6 @@ def add_to(app: typer.Typer) -> None:
         examples(
             "featherweight diff model.safetensors model.fw",
             "featherweight diff old.safetensors new.npz --all",
-            "featherweight diff old.safetensors new.fw --json | jq .totals.nmse",
+            "featherweight diff old.safetensors new.fw --json | jq .totals.lossy_nmse",
         ),
     )

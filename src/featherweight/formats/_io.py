@@ -359,7 +359,7 @@ def _store(url: str) -> tuple[Any, str]:
     try:
         store, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise MissingDependencyError(f"{error}, or pip install 'featherweight[remote]'", path=url) from error
+        raise MissingDependencyError(str(error), path=url) from error
     except ValueError as error:
         raise ArgumentError(str(error), path=url) from error
     protocols = (store.protocol,) if isinstance(store.protocol, str) else store.protocol
