@@ -207,6 +207,13 @@ def test_planes_refuse_widths(widths: tuple[int, ...]) -> None:
             planes.Planes(widths).encode(out)
 
 
+def test_widths_that_a_hostile_frame_names_are_not_kept() -> None:
+    plane, kept = np.zeros(3, np.uint8), planes._fit.cache_info().currsize
+    with pytest.raises(FrameError, match="1 planes of"):
+        planes.decode(planes.PlanesWire((1,) * 1000), (plane,), (), np.empty(3, np.float16))
+    assert planes._fit.cache_info().currsize == kept
+
+
 def test_planes_refuse_streams() -> None:
     wire, out, good = planes.PlanesWire((8, 4, 4)), np.empty(3, np.float16), np.zeros(3, np.uint8)
     for streams in ((good, good), (good,) * 4, (good, good, good[:1]), (good, good, np.full(3, 16, np.uint8))):

@@ -41,6 +41,7 @@ _FAST: dict[tuple[int, tuple[int, ...]], tuple[Kernel, Kernel]] = {
     (2, (8, 8)): (kernels.split16, kernels.merge16),
     (2, (8, 4, 4)): (kernels.split844, kernels.merge844),
     (2, (5, 3, 8)): (kernels.split538, kernels.merge538),
+    (2, (6, 2, 8)): (kernels.split628, kernels.merge628),
     (2, (5, 4, 7)): (kernels.split547, kernels.merge547),
     (4, (8,) * 4): (kernels.split32, kernels.merge32),
     (4, (8, 4, 4, 8, 8)): (kernels.split84488, kernels.merge84488),
@@ -87,7 +88,7 @@ class PlanesWire(Wire, frozen=True):
 def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
     """Put the planes together and undo the folding."""
     (bits, how), words, widths = _folding(out.dtype), dtypes.bits_view(out), wire.widths
-    if not _fit(widths, bits) or len(streams) != len(widths):
+    if len(streams) != len(widths) or not _fit(widths, bits):
         raise FrameError(f"{len(streams)} planes of {list(widths)} bits do not make up {out.dtype}")
     count, planes, packed = words.size, list[Array](), set[int]()
     for plane, width in zip(streams, widths, strict=True):
@@ -100,30 +101,39 @@ def decode(wire: PlanesWire, streams: tuple[Array, ...], given: tuple[Array, ...
         planes.append(plane.reshape(-1))
     layout = words.itemsize, widths
     streamed = _STREAMS.get((*layout, packed == {3})) if packed <= {3} else None
-    if streamed and words.nbytes >= _LARGE and features() >= AVX2:
+    if streamed and words.nbytes >= _LARGE and words.flags.aligned and features() >= AVX2:
         first = min(-words.ctypes.data % 64 // words.itemsize, count)
         if streamed(*planes, how, np.uint64(first), words):
             raise _beyond()
         return
-    if packed:
-        planes = [_unpacked(plane, width, count) for plane, width in zip(planes, widths, strict=True)]
     if layout in _FAST:
+        if packed:
+            planes = [_spread(plane, width, count) for plane, width in zip(planes, widths, strict=True)]
         if _FAST[layout][1](*planes, how, words):
             raise _beyond()
         return
-    for plane, width in zip(planes, widths, strict=True):
-        if width < 8 and plane.size and plane.max() >> width:
+    together = np.empty((len(widths), count), np.uint8)
+    for plane, width, row in zip(planes, widths, together, strict=True):
+        _spread_into(plane, width, row)
+        if width < 8 and count and row.max() >> width:
             raise _beyond()
-    kernels.MERGE[words.itemsize](np.concatenate(planes), np.array(widths, np.uint8), bits, how, words)
+    kernels.MERGE[words.itemsize](together.reshape(-1), np.array(widths, np.uint8), bits, how, words)
 
 
-def _unpacked(plane: Array, width: int, count: int) -> Array:
+def _spread(plane: Array, width: int, count: int) -> Array:
+    """Return a plane with a byte for each element."""
     if plane.size == count:
         return plane
     elements = np.empty(count, np.uint8)
-    if not unpack(plane, width, elements):
-        raise _beyond()
+    _spread_into(plane, width, elements)
     return elements
+
+
+def _spread_into(plane: Array, width: int, elements: Array) -> None:
+    if plane.size == elements.size:
+        elements[:] = plane
+    elif not unpack(plane, width, elements):
+        raise _beyond()
 
 
 def _beyond() -> FrameError:

@@ -56,6 +56,7 @@ def biggest(values: Array) -> float:
 
 
 def _apart(x: Any, y: Any, lanes: Any, found: Any) -> None:
+    # `lanes` (3 · TOGETHER) is scratch; `found` (3) takes noise, signal and the largest.
     noise, signal, largest = lanes[:TOGETHER], lanes[TOGETHER : 2 * TOGETHER], lanes[2 * TOGETHER :]
     for j in range(lanes.size):
         lanes[j] = 0
@@ -121,7 +122,9 @@ def apart(x: Array, y: Array) -> tuple[float, float, float]:
     found = np.empty(3)
     _APART[x.dtype.str[1:]](x, y, np.empty(3 * TOGETHER), found)
     noise, signal, largest = found.tolist()
-    return noise, signal, largest if math.isfinite(noise) else biggest(y - x)
+    if not math.isfinite(noise):  # a maximum passes NaN by
+        largest = biggest(y - x)
+    return noise, signal, largest
 
 
 def bound(values: Array) -> None:

@@ -80,7 +80,7 @@ def squeeze(values: Any, width: Any, packed: Any) -> None:
         word = (word & _B) | ((word & ~_B) >> (_16 - w - w))
         word = (word & _C) | ((word & ~_C) >> (_32 - _4 * w))
         if i * width + 8 <= packed.size:
-            store64le(packed, i * width, word)
+            store64le(packed, i * width, word)  # and zeros, where the next ones come
         else:
             for k in range(width):
                 packed[i * width + k] = np.uint8((word >> np.uint64(8 * k)) & _BYTE)
@@ -121,7 +121,7 @@ def many3(values: Any, packed: Any) -> Any:
     while at + 128 <= values.size and to + 64 <= packed.size:
         one, other = _twelve(v.load_bytes(values, at)), _twelve(v.load_bytes(values, at + 64))
         v.store_bytes(packed, to, v.either(v.evens(one, other), v.left(v.odds(one, other), v.splat(_12))))
-        for lane in range(1, 16):
+        for lane in range(1, 16):  # three bytes of four, upwards: a store spoils a byte of the next place
             store32le(packed, to + 3 * lane, load32le(packed, to + 4 * lane))
         at += 128
         to += 48

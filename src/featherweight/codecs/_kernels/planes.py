@@ -65,6 +65,7 @@ def _three(second: int, third: int) -> tuple[Kernel, Kernel]:
 
 split844, merge844 = _three(4, 4)
 split538, merge538 = _three(3, 8)
+split628, merge628 = _three(2, 8)  # of f16 as it was cut before
 split547, merge547 = _three(4, 7)
 
 
