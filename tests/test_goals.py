@@ -14,6 +14,7 @@ import featherweight
 from featherweight import Goal, drafts, goals, writing
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
+from featherweight.formats.memory import from_arrays
 from featherweight.losses import Error, joined
 from featherweight.plan import Plan
 from featherweight.recipes import text
@@ -382,3 +383,13 @@ def test_sensitivities_want_a_goal_and_what_it_found_is_used_again(recipe: str) 
 def test_a_sensitivity_is_a_number_above_0(value: Any) -> None:
     with pytest.raises(ArgumentError, match=r"sensitivity a=.*: expected a number above 0"):
         Plan.of("ecsq", sensitivities={"a": value})
+
+
+def test_small_groups_of_a_sample_join_the_largest_only_as_far_as_they_are_few() -> None:
+    rng = np.random.default_rng(0)
+    shapes = {f"many.{i}": (8, 8) for i in range(720)} | {f"some.{i}": (16, 8) for i in range(6)} | {"one": (3, 2)}
+    checkpoint = from_arrays({name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()})
+    groups = drafts._groups(checkpoint, {name: float(i) for i, name in enumerate(shapes)})
+    assert sorted(name for group in groups for name in group) == sorted(shapes)
+    assert "one" in groups[-1][1:]
+    assert 110 < len(groups) < 122

@@ -265,6 +265,12 @@ def test_the_repr_of_a_recipe_evaluates_to_an_equal_recipe() -> None:
     assert recipe == eval(repr(recipe), {"chain": chain, "Split": Split, **names})
 
 
+def test_an_integer_where_a_float_is_declared_is_that_float() -> None:
+    x = np.random.default_rng(1).normal(size=(40, 40)).astype(np.float32)
+    assert isinstance(parse("uniform(step=1)").stage.step, float)
+    assert featherweight.encode(x, "ecsq(step=1)") == featherweight.encode(x, "ecsq(step=1.0)")
+
+
 def test_auto_sets_bits_of_f16_apart_only_where_they_are_noise() -> None:
     rng = np.random.default_rng(3)
     noisy = rng.normal(0, 0.05, 1 << 16).astype(np.float16)

@@ -24,7 +24,7 @@ __all__ = ["Drafts", "outcome", "sampled"]
 _SAMPLE = 1 << 21  # elements, about, that a search starts with
 _RUN = 16  # rows, at most, that it takes together
 _ALIKE = 6  # small tensors of one shape, at most, of which it takes one
-_FEW = 0.01  # share of the weights below which a group goes with the largest
+_FEW = 0.03  # share of the weights, at most, in small groups that go with the largest
 _HELD = 1 << 26  # bytes of a draft that memory holds
 
 
@@ -123,8 +123,8 @@ def sampled(
 def _groups(checkpoint: Checkpoint, energies: Mapping[str, float]) -> list[list[str]]:
     """Group tensors of the same shape, whose weights are about as large; what stands for a group goes first.
 
-    Nothing is grouped where that leaves a quarter or more: a sample must cost far less than what it spares. For groups
-    of few weights, which take as many calls as others, another stands.
+    Nothing is grouped where that leaves a quarter or more: a sample must cost far less than what it spares. The
+    smallest groups, which take as many calls as others, join the largest.
     """
     shapes: dict[tuple[int, ...], list[str]] = {}
     for name in energies:
@@ -138,12 +138,12 @@ def _groups(checkpoint: Checkpoint, energies: Mapping[str, float]) -> list[list[
             groups.append([middle, *group])
     if 4 * len(groups) >= len(energies):
         return []
-    counts = [sum(checkpoint.tensors[name].count for name in group) for group in groups]
-    large = [group for group, count in zip(groups, counts, strict=True) if count >= _FEW * sum(counts)]
-    few = [name for group, count in zip(groups, counts, strict=True) if count < _FEW * sum(counts) for name in group]
-    if large:
-        groups[counts.index(max(counts))].extend(few)
-    return large or groups
+    counts = {group[0]: sum(checkpoint.tensors[name].count for name in group) for group in groups}
+    groups.sort(key=lambda group: counts[group[0]])
+    room = _FEW * sum(counts.values())
+    while len(groups) > 1 and (room := room - counts[groups[0][0]]) >= 0:
+        groups[-1].extend(groups.pop(0))
+    return groups
 
 
 def _quiet(name: str, size: int) -> None:

@@ -340,7 +340,7 @@ def _params(stage: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
 def check_params(stage: Any) -> None:
     """Raise ArgumentError unless every parameter has its declared type and lies in its bounds.
 
-    For ``__post_init__``. An integer passes for a float; a tuple parameter is checked element by element.
+    For ``__post_init__``. An integer passes for a float, and becomes one; a tuple is checked element by element.
     """
     name = type(stage).codec.name if hasattr(type(stage), "codec") else _class_name(type(stage))
     for f in params(stage):
@@ -358,6 +358,8 @@ def check_params(stage: Any) -> None:
             if item is not None or default is not None:
                 kind = None if example is None else type(example)
                 _check_value(f"{name}({f.name}={value!r})", item, kind, meta)
+        if type(example) is float and not many and type(value) is int:  # equal recipes write equal bytes
+            object.__setattr__(stage, f.name, float(value))
 
 
 def _class_name(cls: type) -> str:
