@@ -260,7 +260,7 @@ def _run_program(
     split_edge: Callable[[int, list[Array | None]], Array] | None,
     plan: Plan,
 ) -> None:
-    edges: list[Any] = leaves_of(ready, body, record, refs, given, plan)
+    edges: list[Any] = leaves_of(ready, body, record, refs, given, plan)  # None: a split one, not made yet
 
     def split(index: int) -> Array:
         assert split_edge is not None

@@ -182,7 +182,7 @@ def piece_shape(shape: Sequence[int], step: int, start: int) -> tuple[int, ...]:
 
 
 def sizes_and_digests(program: Program, record: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-    """Cut a record behind its checksum."""
+    """Cut a record, which was checked, behind its checksum."""
     stored, _ = stored_and_digests(program)
     return record[1 : 1 + stored], record[1 + stored :]
 
@@ -195,7 +195,7 @@ def stored_and_digests(program: Program) -> tuple[int, int]:
 
 def body_size(frame: Frame) -> int:
     """Return the bytes that the body must have."""
-    ends = [2 + stored_and_digests(branch)[0] for branch in frame.branches]
+    ends = [2 + stored_and_digests(branch)[0] for branch in frame.branches]  # behind a piece's branch and checksum
     pieces = sum([sum(piece[2 : ends[piece[0]]]) for split in frame.splits for piece in split.pieces])
     return sum(sizes_and_digests(frame.root, frame.record)[0]) + pieces
 
@@ -309,7 +309,8 @@ def check(frame: Frame) -> None:
 
 def _check_record(record: Record, stored: int, digests: int) -> None:
     if len(record) != 1 + stored + digests or min(record) < 0:
-        raise FrameError(f"a record of {len(record)} numbers for {stored} stored leaves and {digests} references")
+        found = f"{len(record)} numbers, the least {min(record, default=0)},"
+        raise FrameError(f"a record of {found} for {stored} stored leaves and {digests} references")
 
 
 def _check_program(program: Program, frame: Frame, *, root: bool) -> None:
