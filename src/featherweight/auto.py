@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,7 @@ class Auto:
     """Choose by what the array holds: ``fast`` weighs bits against time, ``small`` nearly only bits."""
 
     effort: str = param("fast", choices=("fast", "small"), doc="fast weighs bits against time, small hardly")
+    block: int = param(16, lo=10, hi=18, doc="huffman's: base-2 logarithm of the symbols that share a code")
 
     def __post_init__(self) -> None:
         check_params(self)
@@ -58,7 +59,7 @@ class Auto:
         if zeros > 0.5 and (runs := self._runs(x)) is not None:
             return runs
         others = self._others(x, sample, zeros)
-        return Smallest((*self._numbers(x), others)) if few(x) else others
+        return Smallest((*self._numbers(x), others)) if _few(x, sample) else others
 
     def _others(self, x: Array, sample: Array, zeros: float) -> AnyRecipe:
         """Return what to code an array with that is not of few elements, nor of many zeros in a row."""
@@ -85,8 +86,13 @@ class Auto:
             tops = (sample.view(np.uint16) >> 7).astype(np.uint8)
             lost = max(3 - (_survey(tops).entropy - _survey(tops >> 3).entropy), 0)
             if lost < APART_NS * BITS_PER_NS[self.effort]:
-                return _apart(self)
-        return _each(self, _stage("planes"), count)
+                return _apart(self._coarser())
+        mantissa = dtypes.of(sample.dtype).mantissa
+        return _each(self._coarser() if mantissa > 7 else self, _stage("planes"), count)
+
+    def _coarser(self) -> Auto:
+        """Return what codes floats of which exponents are a small share: in half as many tables."""
+        return replace(self, block=17) if self.effort == "fast" else self
 
     def _runs(self, x: Array) -> AnyRecipe | None:
         stage = _stage("runs", least=1024)  # scattered zeros are the entropy coder's, regions are not
@@ -115,7 +121,9 @@ class Auto:
         best = min(costs, key=costs.__getitem__)
         if best == "raw" and not (width < 8 and int(x.max()) < 128):
             return None
-        coder: Stage = _stage("bitpack" if best == "raw" else best)
+        coder: Stage = (
+            _stage(best, block=self.block) if best == "huffman" else _stage("bitpack" if best == "raw" else best)
+        )
         return coder
 
 
@@ -167,10 +175,14 @@ def constant(x: Array) -> bool:
 
 def few(x: Array) -> bool:
     """Return whether these are floats with few different elements, as a sample tells, and then the first of them."""
+    return x.size > 0 and _few(x, _sample(x))
+
+
+def _few(x: Array, sample: Array) -> bool:
     row = dtypes.of(x.dtype)
-    if row.kind != "f" or row.bits < 16 or not x.size:
+    if row.kind != "f" or row.bits < 16:
         return False
-    some = _sample(x).view(row.word)[:: max(1, SAMPLE // (2 * MOST))].copy()
+    some = sample.view(row.word)[:: max(1, SAMPLE // (2 * MOST))].copy()
     if 8 * numbered(some)[0].size > min(x.size, 8 * MOST):
         return False
     first = dtypes.bits_view(x)[:FIRST]  # of many zeros a sample is soon told, and what is between them is not

@@ -69,17 +69,22 @@ split628, merge628 = _three(2, 8)  # of f16 as it was cut before
 split547, merge547 = _three(4, 7)
 
 
+@primitive
+def _cut538(words: Any, how: Any, a: Any, b: Any, c: Any) -> None:
+    for i in range(words.size):
+        word = fold(np.uint64(words[i]), _15, how)
+        a[i] = np.uint8((word >> _11) & _31)
+        b[i] = np.uint8((word >> _8) & _7)
+        c[i] = np.uint8(word & _BYTE)
+
+
 @kernel("void(u2[r], i8, u1[w], u1[w], u1[w], u1[w])")
 def split538_packed(words: Any, how: Any, a: Any, b: Any, c: Any, some: Any) -> None:
     """Cut, and pack the second plane while it is near; `some` (BLOCK) is scratch."""
     for start in range(0, words.size, BLOCK):
-        block = words[start : min(start + BLOCK, words.size)]
-        top, low, middle, packed = a[start:], c[start:], some[: block.size], b[start // 8 * 3 :]
-        for i in range(block.size):
-            word = fold(np.uint64(block[i]), _15, how)
-            top[i] = np.uint8((word >> _11) & _31)
-            middle[i] = np.uint8((word >> _8) & _7)
-            low[i] = np.uint8(word & _BYTE)
+        stop = min(start + BLOCK, words.size)
+        middle, packed = some[: stop - start], b[start // 8 * 3 :]
+        _cut538(words[start:stop], how, a[start:stop], middle, c[start:stop])
         done = many3(middle, packed)
         few3(middle[done:], packed[done // 8 * 3 :])
 
