@@ -61,7 +61,8 @@ def read(source: Source) -> Checkpoint:
         raw, data_start = _read_header(source)
         header = _parse(raw)
         if data_start + header.size > source.size:
-            raise TruncatedError(f"{source.size - data_start} bytes of data, the header has {header.size}")
+            found = f"{source.size - data_start} bytes of data, the header has {header.size}"
+            raise TruncatedError(f"{found}: it was not written or copied completely")
         if data_start + header.size < source.size:
             raise FrameError(f"{source.size - data_start - header.size} bytes after the last tensor")
 
@@ -87,9 +88,10 @@ def _read_header(source: Source) -> tuple[bytes, int]:
         raise TruncatedError(f"{start.size} bytes, not even a header's length")
     length = int.from_bytes(start[:8].tobytes(), "little")
     if length > MAX_HEADER:
-        raise FrameError(f"a header of {length} bytes: {MAX_HEADER} are allowed")
+        raise FrameError(f"a header of {length} bytes, {MAX_HEADER} are allowed: it is no safetensors file")
     if 8 + length > source.size:
-        raise TruncatedError(f"the header ends at byte {8 + length}, the file at {source.size}")
+        found = f"the header ends at byte {8 + length}, the file at {source.size}"
+        raise TruncatedError(f"{found}: it was not written or copied completely, or is no safetensors file")
     if 8 + length > start.size:
         start = source.read(0, 8 + length)
     return start[8 : 8 + length].tobytes(), 8 + length
