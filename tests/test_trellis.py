@@ -308,8 +308,7 @@ def test_any_counts_have_a_model_and_always_the_same(
 
     start = (_models.START[0], *first[1:])
     found = _models.fit(counts.reshape(-1), low, quantizers, 16, start, rounds=2)
-    rounding = 64 << 12  # bits, that the slots of a table may cost few tokens: what is fitted are weights
-    assert cost(found) <= 1.05 * cost(start) + rounding * len(counts)
+    assert cost(found) <= cost(start)
 
 
 @given(st.data(), st.integers(1, 2))

@@ -93,7 +93,14 @@ def fit(
     sizes, weights = np.empty((2, tables * kernels.SIZES), np.uint32)
     scratch = sizes, weights, np.empty(3 * tables), np.empty(tables, np.int64), np.empty(6, np.int64)
     ggd_fit.fit(counts, *given, *scratch, model)
-    return tuple(model.tolist())
+    found = tuple(model.tolist())
+    # What is fitted are weights; slots round them, and of few tokens that may cost more than a move spares.
+    return found if start is None else min(found, start, key=lambda each: _cost(counts, each, low, quantizers))
+
+
+def _cost(counts: Array, model: tuple[int, ...], low: int, quantizers: int) -> int:
+    """Return what tokens cost under a model, in 2^-12 bits."""
+    return int(kernels.cost(counts, tables(model, low, counts.size // quantizers >> 8, quantizers), logs()))
 
 
 class Suited(NamedTuple):
