@@ -30,6 +30,8 @@ COST_NS = {"raw": (0.1, 0.0), "huffman": (0.25, 0.13), "rans": (1.3, 0.0)}
 BITS_PER_NS = {"fast": 0.15, "small": 0.005}
 # What a word of f16 costs less where the three upper bits of its mantissa are not coded with the exponent.
 APART_NS = 0.8
+# Beside mantissas of more bits exponents are a small share: half as many tables then spare more time than bits.
+_SHORT, _COARSER = 7, 17
 SAMPLE, RUN = 2048, 128
 FIRST = 1 << 16  # elements that tell whether there are few different ones
 TABLES = 1 << 16  # elements from which on the tables of classes are small beside what they spare
@@ -82,17 +84,17 @@ class Auto:
 
     def _planes(self, sample: Array, count: int) -> Recipe:
         """Cut into bytes; of f16 set those bits of the mantissa apart that are noise, where that costs little."""
+        then = (
+            replace(self, block=_COARSER)
+            if dtypes.of(sample.dtype).mantissa > _SHORT and self.effort == "fast"
+            else self
+        )
         if sample.dtype == np.float16:
             tops = (sample.view(np.uint16) >> 7).astype(np.uint8)
             lost = max(3 - (_survey(tops).entropy - _survey(tops >> 3).entropy), 0)
             if lost < APART_NS * BITS_PER_NS[self.effort]:
-                return _apart(self._coarser())
-        mantissa = dtypes.of(sample.dtype).mantissa
-        return _each(self._coarser() if mantissa > 7 else self, _stage("planes"), count)
-
-    def _coarser(self) -> Auto:
-        """Return what codes floats of which exponents are a small share: in half as many tables."""
-        return replace(self, block=17) if self.effort == "fast" else self
+                return _apart(then)
+        return _each(then, _stage("planes"), count)
 
     def _runs(self, x: Array) -> AnyRecipe | None:
         stage = _stage("runs", least=1024)  # scattered zeros are the entropy coder's, regions are not
@@ -121,9 +123,8 @@ class Auto:
         best = min(costs, key=costs.__getitem__)
         if best == "raw" and not (width < 8 and int(x.max()) < 128):
             return None
-        coder: Stage = (
-            _stage(best, block=self.block) if best == "huffman" else _stage("bitpack" if best == "raw" else best)
-        )
+        values = {"block": self.block} if best == "huffman" else {}
+        coder: Stage = _stage("bitpack" if best == "raw" else best, **values)
         return coder
 
 

@@ -80,11 +80,6 @@ class Goal:
         """What is measured: size, error or score."""
         return {"bits": "size", "size": "size", "score": "score"}.get(self.name, "error")
 
-    @property
-    def noise(self) -> float | None:
-        """The squared error over the squares, if that is what is wanted, be it in decibels."""
-        return self.nmse if self.snr is None else 10 ** (-self.snr / 10)
-
     def measured(self, outcome: Outcome) -> float:
         """Return of an outcome what this goal is about."""
         found = {
@@ -191,14 +186,20 @@ class _Found(NamedTuple):
     near: _Begin
 
 
+def _nmse(goal: Goal) -> float | None:
+    """Return the squared error over the squares, if that is what is wanted, be it in decibels."""
+    return goal.nmse if goal.snr is None else 10 ** (-goal.snr / 10)
+
+
 def _guess(goal: Goal, scale: float) -> float:
     """Guess the logarithm of a step: a uniform error of Δ² / 12, an entropy of log2(σ √(2πe) / Δ) of Gaussians.
 
     Steps near the weights' own size do less harm than that: the smallest weights lose themselves and no more.
     """
-    if goal.noise is not None:
-        lost = math.sqrt(min(goal.noise, 1.0))
-        return math.log2(scale * math.sqrt(12 * goal.noise) * (1 + 0.7 * lost * (1 - lost)))
+    nmse = _nmse(goal)
+    if nmse is not None:
+        lost = math.sqrt(min(nmse, 1.0))
+        return math.log2(scale * math.sqrt(12 * nmse) * (1 + 0.7 * lost * (1 - lost)))
     if goal.max_error is not None:
         return math.log2(2 * goal.max_error)
     bits = goal.bits if goal.bits is not None else 4.0
@@ -306,8 +307,9 @@ def _likely_slope(goal: Goal, family: Family, outcome: Outcome) -> float:
     """Return how misses likely grow along the line; 0 of scores, of which that cannot be said."""
     if goal.kind == "size":  # a bit a weight for an octave of a step
         return -0.3 if family.choices else -min(4.0, max(0.05, outcome.weights / (8 * outcome.size)))
-    if goal.noise is not None:  # squares of steps, but for the weights below one, which lose themselves and no more
-        return 2 - 0.5 * math.sqrt(min(goal.noise, 1.0))
+    nmse = _nmse(goal)
+    if nmse is not None:  # squares of steps, but for the weights below one, which lose themselves and no more
+        return 2 - 0.5 * math.sqrt(min(nmse, 1.0))
     return 1.0 if goal.kind == "error" else 0.0
 
 

@@ -71,6 +71,7 @@ split547, merge547 = _three(4, 7)
 
 @primitive
 def _cut538(words: Any, how: Any, a: Any, b: Any, c: Any) -> None:
+    # As `_three` cuts, and apart from it: with shifts that are arguments LLVM makes no short vectors.
     for i in range(words.size):
         word = fold(np.uint64(words[i]), _15, how)
         a[i] = np.uint8((word >> _11) & _31)
