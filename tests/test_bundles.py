@@ -5,7 +5,7 @@ import contextlib
 import io
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -433,3 +433,13 @@ def test_inspect_says_that_tensors_share_a_frame(tmp_path: Path) -> None:
     assert {tensor["bundle"] for tensor in report["tensors"]} == {1, 8}
     assert sum(tensor["bytes"] for tensor in report["tensors"]) == report["totals"]["bytes"]
     assert "40 of the tensors lie in bundles" in "\n".join(inspect_summary(report))
+
+
+def test_a_stage_that_cannot_be_hashed_goes_together_as_others_do() -> None:
+    @dataclass(frozen=True)
+    class Listed(Raw):
+        notes: list[int] = field(default_factory=list)
+
+    with pytest.raises(TypeError):
+        hash(Listed([1]))
+    assert together(Listed([1]), 2, (4, 4)) == Listed([1])

@@ -217,9 +217,12 @@ def test_a_table_of_errors_names_its_tensors_on_any_terminal(width, capsys, monk
 
 
 def test_sensitivities(source):
-    options = ("-r", "ecsq", "--bits", "6", "--sensitivity", "weights=16", "--sensitivity", "x*=2", "--force")
+    fits = f"{LONG[:9]}*=16"
+    options = ("-r", "ecsq", "--bits", "6", "--sensitivity", fits, "--sensitivity", "x*=2", "--force")
     said = run("encode", source, *options)
     assert "warning: sensitivity 'x*=2' fits no tensor of this file" in said.stderr
+    assert fits not in said.stderr
+    assert re.search(r"The recipe is ecsq\(.*\), but for 1 tensor, whose knobs are their own\.", said.stdout)
 
 
 @pytest.mark.parametrize(
