@@ -274,6 +274,23 @@ def test_compiled_and_interpreted_loops_do_the_same() -> None:
             assert made[0].tobytes() == made[1].tobytes()
 
 
+@pytest.mark.parametrize("size", [4, 8])
+@pytest.mark.parametrize("shape", [(37, 1, 3, 3), (1, 15, 3, 3), (3, 3, 9, 8), (9, 5, 4, 3), (40, 3)])
+def test_compiled_and_interpreted_transforms_do_the_same(
+    shape: tuple[int, ...], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernel.compiled():
+        pytest.skip("kernels run interpreted anyway")
+    x = gauss(*shape, dtype=np.dtype(f"f{size}").type)
+    forms = ["blocks", *(["first", "last"] if len(shape) > 2 else [])]
+    made = []
+    for loop in (dct.kernels.TRANSFORM[size], dct.kernels.TRANSFORM[size].python):
+        monkeypatch.setitem(dct.kernels.TRANSFORM, size, kernel._interpret(loop))
+        made += [dct.transform(x, form, 3, inverse=inverse) for form in forms for inverse in (False, True)]
+    half = len(made) // 2
+    assert [each.tobytes() for each in made[:half]] == [each.tobytes() for each in made[half:]]
+
+
 STAGES = [Hadamard(), Hadamard(axis=-1, block=64), Dct(), Dct("blocks")]
 
 
