@@ -111,6 +111,29 @@ class Relative:
 HANDED = list[bool]()
 
 
+def _hand_on_flat(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
+    HANDED.append(np.may_share_memory(streams[0], out))
+    if streams[0].size != out.size:
+        raise FrameError("other values")
+    if not HANDED[-1]:
+        out[...] = streams[0].reshape(out.shape)
+
+
+@dataclass(frozen=True)
+class HandedOnFlat:
+    """The values as they are, in one dimension."""
+
+    codec: ClassVar[Codec] = Codec(
+        "handed_on_flat", Empty, Port("values", "f"), (Port("values", "f", 1),), _hand_on_flat, same=0
+    )
+
+    def encode(self, x: Array, /, *given: Array) -> Encoded:
+        return Encoded(Empty(), (x.reshape(-1),))
+
+    def error_bound(self, x: Array, /) -> float:
+        return 0.0
+
+
 def _hand_on(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], out: Array) -> None:
     HANDED.append(streams[0] is out)
     if streams[0] is not out:
@@ -132,7 +155,7 @@ class HandedOn:
         return 0.0
 
 
-MINE = {cls.codec.name: cls.codec for cls in (Rounded, Halves, Relative, HandedOn)}
+MINE = {cls.codec.name: cls.codec for cls in (Rounded, Halves, Relative, HandedOn, HandedOnFlat)}
 
 
 # References
@@ -528,6 +551,28 @@ def test_what_a_codec_hands_on_in_the_midst_of_a_program_is_not_copied() -> None
     HANDED.clear()
     assert same(x, decode(encode(x, chain(Halves(), big=twice, small=twice)), codecs=MINE))
     assert HANDED == [True] * 4
+
+
+def test_what_is_handed_on_in_another_shape_is_not_copied_either() -> None:
+    x, body = weights(30, 40), list[Array]()
+    HANDED.clear()
+    assert same(x, decode(encode(x, chain(HandedOnFlat(), values=chain(planes()))), codecs=MINE))
+    coded = encode_into(body.append, x, chain(HandedOnFlat(), values=Rounded(0.01)), refs={}, measure=True)
+    assert coded.error is not None
+    assert 0 < coded.error.largest < 0.0051
+    assert HANDED == [True, True]
+    assert same(x, weights(30, 40))
+
+
+def test_a_piece_of_another_size_than_its_program_hands_on_is_refused() -> None:
+    x, body = weights(31, 40), list[Array]()
+    frame = encode_into(body.append, x, Split(chain(HandedOnFlat(), values=chain(planes())), 500), refs={}).frame
+    (split,) = frame.splits
+    assert [piece[0] for piece in split.pieces] == [0, 0, 1]
+    pieces = (*split.pieces[:-1], (0, *split.pieces[-1][1:]))
+    frame = replace(frame, splits=(replace(split, pieces=pieces),), branches=frame.branches[:1])
+    with pytest.raises(FrameError, match="handed on"):
+        decode(join(frame, body), codecs=MINE)
 
 
 def test_what_is_handed_on_and_lossy_is_measured_as_it_decodes() -> None:

@@ -267,13 +267,15 @@ def _run_program(
         before = sum(leaf[0] == SPLIT for leaf in ready.program.leaves[:index])
         return split_edge(before, edges + [None] * len(ready.steps))
 
-    name, targets = "", list[Array | None]([None] * len(ready.steps))
+    name, targets = "", list[Array | None]([*[None] * (len(ready.steps) - 1), out])
     try:
         for decode, wire, streams, givens, spec, name, _, into in ready.steps:  # noqa: B007
-            target = out if spec is None else targets[into]
+            target = targets[into]
             if target is None:
                 assert spec is not None
                 target = targets[into] = empty(spec.shape, spec.dtype)
+            elif spec is not None and target.shape != spec.shape:
+                target = _shaped(target, spec.shape)
             if split_edge is not None:
                 for i in (*streams, *givens):
                     if edges[i] is None:
@@ -289,6 +291,13 @@ def _run_program(
             if result.size != out.size or result.dtype != out.dtype:
                 raise FrameError(f"{result.size} stored elements of {result.dtype} for {out.size} of {out.dtype}")
             out[...] = result.reshape(out.shape)
+
+
+def _shaped(array: Array, shape: tuple[int, ...]) -> Array:
+    """Return the memory of a result in the shape of what hands it on."""
+    if array.size != math.prod(shape):  # of a piece that is not as large as the first one
+        raise FrameError(f"{list(shape)} is handed on for {list(array.shape)}")
+    return array.reshape(shape)
 
 
 def leaves_of(

@@ -378,8 +378,8 @@ class _Builder:
                 return decoded[0] if decoded else x
             inputs = tuple(edge.value() for edge in streams)
             handed_on = inputs[stage.codec.same :][:1] if stage.codec.same is not None else ()
-            fits = [each for each in handed_on if (each.dtype, each.shape) == (x.dtype, x.shape)]
-            out = fits[0] if fits else np.empty(x.shape, x.dtype)
+            fits = [each for each in handed_on if (each.dtype, each.size) == (x.dtype, x.size)]
+            out = fits[0].reshape(x.shape) if fits else np.empty(x.shape, x.dtype)
             try:
                 stage.codec.decode(wire, inputs, tuple(edge.value() for edge in given), out)
             except FrameError as error:

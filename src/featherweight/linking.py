@@ -29,7 +29,7 @@ class Step(NamedTuple):
     wire: Any
     streams: tuple[int, ...]
     given: tuple[int, ...]
-    spec: Spec | None  # None: the program's result
+    spec: Spec | None  # None: that of the program's result, which pieces have each of its own
     name: str
     at: Callable[..., Array] | None
     into: int  # where it is made: the number of this step, or of one that hands it on
@@ -107,14 +107,24 @@ def _linked(
         sames.append(codec.same)
     for i in range(len(steps) - 1, -1, -1):
         maker = _made_by(steps, i, sames[i], leaves)
-        if maker >= 0 and steps[maker].spec == steps[i].spec:
+        if maker >= 0 and _alike(steps[maker].spec, steps[i].spec):
             steps[maker] = steps[maker]._replace(into=steps[i].into)
     scratch = sum(nbytes(step.spec) for i, step in enumerate(steps[:-1]) if step.into == i and step.spec is not None)
     last = len(steps) - 1
-    return tuple([step._replace(spec=None) if step.into == last else step for step in steps]), scratch
+    results = [step.into == last and step.spec == steps[last].spec for step in steps]
+    return tuple(
+        [step._replace(spec=None) if each else step for step, each in zip(steps, results, strict=True)]
+    ), scratch
 
 
 _linked_before = functools.lru_cache(256)(_linked)  # the tensors of a file are coded alike, but for their wires
+
+
+def _alike(one: Spec | None, other: Spec | None) -> bool:
+    """Return whether two edges can lie in the same memory."""
+    assert one is not None
+    assert other is not None
+    return one.dtype == other.dtype and math.prod(one.shape) == math.prod(other.shape)
 
 
 def _made_by(steps: Sequence[Step], place: int, same: int | None, leaves: int) -> int:

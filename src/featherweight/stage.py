@@ -127,7 +127,7 @@ class Codec:
     one dimension, what decoding puts at these flat positions (u64, in bounds) of an array of that spec.
 
     A codec whose result is one of its streams, element for element, may give its number as `same`: `decode` may then
-    find that stream in `out` itself.
+    find that stream in the memory of `out`, perhaps in another shape.
     """
 
     name: str

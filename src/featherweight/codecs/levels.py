@@ -57,7 +57,7 @@ def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], ou
     for each in (*streams[:2], *streams[3:]):
         if each.shape != _NONE[: values.ndim] and not _fits(each.shape, values.shape):
             raise FrameError(f"levels of {each.shape} for values of {values.shape}")
-    if values is not out:
+    if not np.may_share_memory(values, out):
         out[...] = values.reshape(out.shape)
 
 

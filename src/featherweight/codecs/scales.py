@@ -39,7 +39,7 @@ def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], ou
     row, column, values = streams
     if (row.shape, column.shape) != _shapes(out.shape) or values.shape != out.shape:
         raise FrameError(f"levels of {row.shape} and {column.shape} and values of {values.shape} for {out.shape}")
-    if values is not out:
+    if not np.may_share_memory(values, out):
         out[...] = values
 
 

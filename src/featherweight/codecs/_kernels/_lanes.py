@@ -129,8 +129,8 @@ def _emit_two(builder: Any, bits: int, array: Any, position: Any, apart: Any) ->
     from llvmlite import ir
 
     far = builder.add(position, builder.mul(apart, ir.IntType(64)(_HALF)))
-    places = [_place(builder, bits, array, at, _HALF) for at in (position, far)]
-    return _shuffled(builder, *(builder.load(place, align=bits // 8) for place in places), range(WIDTH))
+    low, high = (_place(builder, bits, array, at, _HALF) for at in (position, far))
+    return _shuffled(builder, builder.load(low, align=bits // 8), builder.load(high, align=bits // 8), range(WIDTH))
 
 
 def _emit_put_two(builder: Any, bits: int, array: Any, position: Any, apart: Any, vector: Any) -> None:
