@@ -72,6 +72,19 @@ def test_a_network_comes_back_as_it_was_in_few_bodies() -> None:
     assert len(file.getvalue()) < alone
 
 
+def test_what_is_written_into_a_loaded_tensor_reaches_no_other() -> None:
+    tensors = network()
+    file = saved(tensors)
+    for name in tensors:
+        found = load_file(file)
+        found[name][...] = 7
+        assert all(same(found[other], x) for other, x in tensors.items() if other != name)
+    with featherweight.open(file) as opened:
+        for name, x in tensors.items():
+            opened[name][...] = 7  # what the file holds on to stays as it is
+            assert same(opened[name], x)
+
+
 @pytest.mark.parametrize("recipe", ["tcq", "ecsq", "near-lossless"])
 def test_lossy_recipes_take_filters_together_and_say_what_each_has_lost(recipe: str) -> None:
     tensors, knob = network(), "max_error" if recipe == "near-lossless" else "step"

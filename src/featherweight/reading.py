@@ -30,6 +30,7 @@ __all__ = ["Base", "TensorFile", "TensorSlice", "base_of", "load_file", "open"]
 
 WINDOW = 1 << 24  # elements of a large tensor decoded at a time where its bytes must be fetched first
 _MOST = 1 << 23  # elements that one thread decodes alone, for which the others may wait in the end
+_NOTHING = np.empty(0)
 
 Base = Where | Mapping[str, Any]
 
@@ -45,6 +46,7 @@ def load_file(
 ) -> dict[str, Array]:
     """Decode all tensors of a file into memory; `executor` is asked for whole tensors.
 
+    Small tensors of a kind may be parts of one larger array, of a mebibyte or two, which lives as long as one of them.
     Raises what `TensorFile` raises.
     """
     with open(path, base=base, codecs=codecs, max_bytes=max_bytes, threads=threads) as file:
@@ -52,14 +54,7 @@ def load_file(
             load = functools.partial(_load_some, path, base, codecs, max_bytes)
             loaded = {name: x for some in executor.map(load, file.bodies()) for name, x in some.items()}
             return {name: loaded[name] for name in file}
-        result: dict[str, Array] = {}
-        for name, info in file.infos.items():
-            if info.count * info.kind.dtype.itemsize > max_bytes:
-                raise LimitError(f"{info.count} elements are announced, max_bytes allows {max_bytes} bytes", path=name)
-            result[name] = np.empty(info.shape, info.kind.dtype)
-
-        file.decode_into(lambda name: contextlib.nullcontext(result[name].reshape(-1)))
-    return result
+        return file._load()  # noqa: SLF001  (the two are one)
 
 
 def _load_some(
@@ -173,16 +168,46 @@ class TensorFile(Mapping[str, Array]):
         self, place: Callable[[str], AbstractContextManager[Array]], progress: Progress | None = None
     ) -> None:
         """Decode all tensors, each into the flat array that ``place(name)`` gives for it."""
+        for infos in self._each(functools.partial(self._decode_some, place)):
+            for info in infos:
+                if progress:
+                    progress(info.name, info.packed)
+
+    def _load(self) -> dict[str, Array]:
+        """Decode all tensors into memory, those of a bundle into one array."""
+        result: dict[str, Array] = {}
+        for name, info in self.infos.items():
+            if info.count * info.kind.dtype.itemsize > self._max_bytes:
+                most = f"max_bytes allows {self._max_bytes} bytes"
+                raise LimitError(f"{info.count} elements are announced, {most}", path=name)
+            result[name] = _NOTHING  # in the order of the file
+
+        def one(pool: Executor | None, infos: list[TensorInfo]) -> list[TensorInfo]:
+            if self.fw is not None and len(infos) > 1:
+                elements, start = self.fw.whole(infos[0].name, self._codecs, self._max_bytes), 0
+                for info in infos:
+                    result[info.name] = elements[start : start + info.count].reshape(info.shape)
+                    start += info.count
+                return infos
+            (info,) = infos
+            result[info.name] = np.empty(info.shape, info.kind.dtype)
+            return self._decode_some(lambda name: contextlib.nullcontext(result[name].reshape(-1)), pool, infos)
+
+        for _ in self._each(one):
+            pass
+        return result
+
+    def _each(
+        self, decode: Callable[[Executor | None, list[TensorInfo]], list[TensorInfo]]
+    ) -> Iterator[list[TensorInfo]]:
+        """Decode body by body, in threads where there are any."""
         with thread_pool(self._threads) as pool:
             bodies = ([self.infos[name] for name in names] for names in self.bodies())
             mapped = ordered_map(pool, light=light, waits=not local(self._checkpoint))
             most = self._share(pool)
             for large, some in itertools.groupby(bodies, lambda infos: infos[0].count >= most):
-                one = functools.partial(self._decode_some, place, pool if large else None)
-                for infos in map(one, some) if large else mapped(one, some):
-                    for info in infos:
-                        if progress:
-                            progress(info.name, info.packed)
+                run = map if large else mapped
+                yield from run(functools.partial(decode, pool if large else None), some)
 
     def _share(self, pool: Executor | None) -> int:
         """Return the elements below which a tensor is decoded by one thread: its share of all, which spares waiting."""

@@ -150,17 +150,21 @@ class FwFile:
                 out[:] = every.reshape(-1)[start:stop]
         return out
 
+    def whole(self, name: str, codecs: Mapping[str, Codec], max_bytes: int) -> Array:
+        """Decode the elements of all tensors of the bundle that a tensor is in, flat, one tensor behind another."""
+        entry, plan = self.entries[name], self.plan(name, {}, codecs, max_bytes, 1)
+        elements = np.empty(plan.spec.shape, plan.spec.dtype)
+        with within(name, ": "):
+            run(plan, self._fetch(entry, 0, entry.size), elements)
+        return elements.reshape(-1)
+
     def bundle(self, name: str, codecs: Mapping[str, Codec], max_bytes: int) -> Array:
-        """Return the elements of all tensors of the bundle that a tensor is in, flat, one tensor behind another."""
-        entry = self.entries[name]
-        elements = self._bundles.get(entry.offset)
+        """Return these elements, which are kept and must stay as they are."""
+        offset = self.entries[name].offset
+        elements = self._bundles.get(offset)
         if elements is None:
-            plan = self.plan(name, {}, codecs, max_bytes, 1)
-            whole = np.empty(plan.spec.shape, plan.spec.dtype)
-            with within(name, ": "):
-                run(plan, self._fetch(entry, 0, entry.size), whole)
-            elements = whole.reshape(-1)
-            self._bundles.put(entry.offset, elements)
+            elements = self.whole(name, codecs, max_bytes)
+            self._bundles.put(offset, elements)
         return elements
 
     def lookup(
