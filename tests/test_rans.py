@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processors import GENERIC, NARROW, PYTHON, elsewhere
 
-from featherweight.codecs import rans
+from featherweight.codecs import _interleaved, ggd, rans
 from featherweight.codecs._kernels import _vector, rans_baseline, rans_permute, rans_simd, rans_tables
 from featherweight.codecs._kernels import rans as kernels
+from featherweight.codecs.ggd import Ggd
 from featherweight.codecs.rans import CODEC, Rans, RansWire
 from featherweight.errors import ArgumentError, FrameError
 from featherweight.kernel import Kernel, compiled, features
@@ -152,14 +153,16 @@ def everything() -> str:
     x, row, column = classed(30, 70)
     cases = [(each, ()) for each in samples(2100).values()]
     cases += [(x, (row,)), (x, (row, column))]
-    many = rans._lanes  # would choose few lanes for so few symbols, and the vector loops would not run
+    work = [(Rans(), each, classes) for each, classes in cases]
+    work += [(Ggd(), each.view(np.int8), classes) for each, classes in cases]
+    many = rans._lanes, ggd._lane_bits  # would choose few lanes for so few symbols, and the vector loops would not run
     for lanes in (0, 5, 7):
-        rans._lanes = lambda n, bits, lanes=lanes: lanes
-        for symbols, classes in cases:
-            wire, (payload,) = Rans().encode(symbols, *classes)
+        rans._lanes = ggd._lane_bits = lambda n, bits, lanes=lanes: lanes
+        for stage, symbols, classes in work:
+            wire, (payload, *rest) = stage.encode(symbols, *classes)
             digest.update(f"{wire}".encode() + payload.tobytes())
             out = np.zeros_like(symbols)
-            CODEC.decode(wire, (payload,), classes, out)
+            stage.codec.decode(wire, (payload, *rest), classes, out)
             if not np.array_equal(out, symbols):
                 return f"{wire} does not come back"
             for seed in range(2):
@@ -167,12 +170,12 @@ def everything() -> str:
                 damaged[np.random.default_rng(seed).integers(0, payload.size)] ^= 1 << seed
                 out = np.zeros_like(symbols)
                 try:
-                    CODEC.decode(wire, (damaged,), classes, out)
+                    stage.codec.decode(wire, (damaged, *rest), classes, out)
                 except FrameError as error:
                     digest.update(str(error).encode())
                 else:
                     digest.update(out.tobytes())
-    rans._lanes = many
+    rans._lanes, ggd._lane_bits = many
     return digest.hexdigest()
 
 
@@ -206,20 +209,20 @@ def test_vector_loops_uncompiled(instructions: frozenset[str], expected: str, mo
         for name, loop in vars(module).items():
             if isinstance(loop, Kernel):
                 monkeypatch.setattr(module, name, quiet(loop.python))
-    monkeypatch.setattr(rans, "features", lambda: instructions)
-    monkeypatch.setattr(rans, "compilable", lambda: True)
+    monkeypatch.setattr(_interleaved, "features", lambda: instructions)
+    monkeypatch.setattr(_interleaved, "compilable", lambda: True)
     assert everything() == expected
 
 
 @pytest.mark.skipif(not features() >= _vector.AVX2, reason="needs vectors of 256 bits")
 def test_the_gathering_loop_gives_the_same_bytes(expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rans, "features", lambda: _vector.AVX2)
+    monkeypatch.setattr(_interleaved, "features", lambda: _vector.AVX2)
     assert everything() == expected
 
 
 @pytest.mark.skipif(not compiled(), reason="needs compiled kernels")
 def test_the_baseline_loops_give_the_same_bytes(expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rans, "features", frozenset)
+    monkeypatch.setattr(_interleaved, "features", frozenset)
     assert everything() == expected
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import featherweight
 from featherweight import codecs, kernel
+from featherweight.codecs import _interleaved
 from featherweight.codecs import ggd as ggd_module
 from featherweight.codecs import levels as levels_module
 from featherweight.codecs import trellis as trellis_module
@@ -101,7 +102,7 @@ def test_vectors_find_what_the_portable_loops_find(rows: int, states: int, monke
     x[3, 5] = 1000
     fast = featherweight.encode(x, recipe(0.3, states))
     decoded = featherweight.decode(fast)
-    for module in (trellis_module, ggd_module, _machines):
+    for module in (trellis_module, ggd_module, _interleaved, _machines):
         monkeypatch.setattr(module, "features", frozenset)
     assert fast == featherweight.encode(x, recipe(0.3, states))
     assert (decoded == featherweight.decode(fast)).all()

@@ -55,20 +55,19 @@ import msgspec
 import numpy as np
 
 from featherweight import dtypes
+from featherweight.codecs import _interleaved
 from featherweight.codecs._classes import PORTS, Classes
-from featherweight.codecs._kernels import _machines, _models, _tokens, ggd_models, rans_simd
+from featherweight.codecs._kernels import _machines, _models, _tokens, ggd_models
 from featherweight.codecs._kernels import ggd as portable
 from featherweight.codecs._kernels import ggd_simd as simd
-from featherweight.codecs._kernels import rans as rans_portable
 from featherweight.codecs._kernels._vector import AVX2, WIDTH
 from featherweight.dtypes import Array
-from featherweight.errors import ArgumentError, FrameError, TruncatedError
+from featherweight.errors import ArgumentError, FrameError
 from featherweight.kernel import features
 from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
 __all__ = ["CODEC", "Ggd", "GgdWire", "decode"]
 
-_BITS = np.uint64(ggd_models.BITS)
 _MOST_TABLES = 64
 _MANY = 1 << 17  # indices that take long, however few their bits are
 _Log = Annotated[int, msgspec.Meta(ge=0, le=7)]
@@ -102,26 +101,29 @@ def decode(wire: GgdWire, streams: tuple[Array, ...], given: tuple[Array, ...], 
         if payload.size or rest.size:
             raise FrameError("a payload for no indices")
         return
-    begin = 4 << wire.lanes
-    if begin > payload.size:
-        raise TruncatedError("the payload ends within its states")
-    states = payload[:begin].view("<u4").astype(np.uint32)
-    if states.min() < 1 << 15 or states.max() >= 1 << 31:
-        raise FrameError("a state is out of range")
     entries = np.empty(wire.classes * quantizers << ggd_models.BITS, np.uint32)
     portable.slots(_models.tables(wire.model, wire.low, wire.classes, quantizers, shares), entries)
     rows, high = np.empty(flat.size, np.uint8), min(wire.low + wire.classes - 1, 255)
     Classes.of(given, out.shape, FrameError).tables(wire.low, high, quantizers, rows)
     codes = flat.view(np.uint8) if flat.dtype == np.int8 else np.empty(flat.size, np.uint8)
-    nexts, paths = _machines.nexts(wire.states), np.zeros(1 << wire.paths, np.uint32)
-    cursor = np.array([begin, 0], np.uint64)
-    if _fast(states) and flat.size >= states.size:
-        simd.decode(payload, entries, rows, nexts, paths, states, cursor, codes)
-    if portable.decode(payload, entries, rows, nexts, paths, states, cursor, codes) < 0:
-        raise FrameError("the payload does not end where its indices do")
+    if wire.states:
+        _walked(wire, payload, entries, rows, codes)
+    else:
+        _interleaved.decode(payload, 0, 1 << wire.lanes, ggd_models.BITS, entries, rows, codes)
     read = _indices(codes, rest, flat)
     if read < 0 or read + 7 >> 3 != rest.size:
         raise FrameError("the rest of large indices is not what their tokens say")
+
+
+def _walked(wire: GgdWire, payload: Array, entries: Array, rows: Array, codes: Array) -> None:
+    """Decode what paths through a trellis have part in."""
+    states = _interleaved.states_at(payload, 0, 1 << wire.lanes)
+    nexts, paths = _machines.nexts(wire.states), np.zeros(1 << wire.paths, np.uint32)
+    cursor = np.array([_interleaved.STATE * states.size, 0], np.uint64)
+    if states.size >= WIDTH and features() >= AVX2 and codes.size >= states.size:
+        simd.decode(payload, entries, rows, nexts, paths, states, cursor, codes)
+    if portable.decode(payload, entries, rows, nexts, paths, states, cursor, codes) < 0:
+        raise FrameError("the payload does not end where its indices do")
 
 
 def _indices(codes: Array, rest: Array, out: Array) -> int:
@@ -232,15 +234,4 @@ def _counted(
 def _coded(tokens: Array, rows: Array, table: Array, lanes: int) -> Array:
     entries = np.zeros(2 * table.size, np.uint32)
     portable.fields(table, entries)
-    states, words = np.full(1 << lanes, 1 << 15, np.uint32), np.empty(2 * tokens.size + 32, np.uint8)
-    fast = _fast(states)
-    whole, n = np.uint64(tokens.size - tokens.size % states.size if fast else 0), np.uint64(tokens.size)
-    at = np.uint64(words.size)
-    at = np.uint64(rans_portable.encode_rows(tokens, _BITS, entries, rows, whole, n, at, states, words))
-    if fast:
-        at = rans_simd.encode_rows(tokens, _BITS, entries, rows, whole, at, states, words)
-    return np.concatenate((states.astype("<u4").view(np.uint8), words[at:]))
-
-
-def _fast(states: Array) -> bool:
-    return states.size >= WIDTH and features() >= AVX2
+    return _interleaved.encode(tokens, 1 << lanes, ggd_models.BITS, entries, rows)

@@ -44,21 +44,17 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
 
+from featherweight.codecs import _interleaved
 from featherweight.codecs._classes import PORTS, Classes
 from featherweight.codecs._kernels import rans as portable
-from featherweight.codecs._kernels import rans_baseline as baseline
-from featherweight.codecs._kernels import rans_permute, rans_tables
-from featherweight.codecs._kernels import rans_simd as simd
-from featherweight.codecs._kernels._vector import AVX2, PERMUTES, WIDTH, compilable
+from featherweight.codecs._kernels import rans_tables
 from featherweight.dtypes import Array
-from featherweight.errors import ArgumentError, FrameError, TruncatedError
-from featherweight.kernel import Kernel, features
+from featherweight.errors import ArgumentError, FrameError
 from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 
 __all__ = ["CODEC", "Rans", "RansWire", "decode"]
@@ -96,43 +92,12 @@ def decode(wire: RansWire, streams: tuple[Array, ...], given: tuple[Array, ...],
             raise FrameError("bytes follow the only symbol")
         flat.fill(np.uint8(cursor[1]))
         return
-    begin = used + (4 << wire.lanes)
-    if begin > payload.size:
-        raise TruncatedError("the payload ends within its states")
-    states = payload[used:begin].view("<u4").astype(np.uint32)
-    if states.min() < 1 << 15 or states.max() >= 1 << 31:
-        raise FrameError("a state is out of range")
-    cursor[0], cursor[1] = begin, 0
-    rows: tuple[Array, ...] = ()
+    rows = None
     if wire.tables > 1:
         if not given:
             raise FrameError(f"{wire.tables} tables and no classes given")
-        rows = (_rows(Classes.of(given, out.shape, FrameError), firsts),)
-    vectors = _vectors(states)
-    if vectors:
-        tables = np.zeros(rans_permute.SIZE, np.uint8)
-        few = not rows and wire.bits == rans_permute.BITS and states.size >= rans_permute.LANES
-        if few and features() >= PERMUTES and rans_permute.condense(levels, tables) == 0:
-            _advance(rans_permute.decode, payload, (tables,), states, cursor, flat)
-        else:
-            run = vectors.decode_rows if rows else vectors.decode
-            _advance(run, payload, (bits, entries, *rows), states, cursor, flat)
-    finish = portable.decode_rows if rows else portable.decode
-    if cursor[0] > payload.size or finish(payload, bits, entries, *rows, states, cursor, flat) < 0:
-        raise FrameError("the payload does not fit its tables")
-
-
-def _advance(run: Kernel, payload: Array, tables: tuple[Any, ...], states: Array, cursor: Array, out: Array) -> None:
-    """Decode by vectors with the `tables` that `run` takes; `cursor` may end beyond a payload cut short."""
-    lanes = states.size
-    run(payload, *tables, states, cursor, out)
-    # It stops where less than a word for each lane is left, which may serve for many symbols: go on with zeros behind.
-    if out.size - int(cursor[1]) >= lanes:
-        begin = int(cursor[0])
-        cursor[0] = 0
-        rest = np.concatenate((payload[begin:], np.zeros(2 * lanes, np.uint8)))
-        run(rest, *tables, states, cursor, out)
-        cursor[0] += np.uint64(begin)
+        rows = _rows(Classes.of(given, out.shape, FrameError), firsts)
+    _interleaved.decode(payload, used, 1 << wire.lanes, wire.bits, entries, rows, flat, levels)
 
 
 CODEC = Codec(
@@ -182,24 +147,9 @@ class Rans:
         used = rans_tables.write_tables(counts, bits, firsts, logs, levels, sizes, entries, header, cursor)
         if tables == 1 and np.count_nonzero(counts[:256]) == 1:
             return Encoded(RansWire(scale, 0, 1), (header[:used].copy(),))
-        lanes = _lanes(flat.size, int(cursor[1]))
-        states, words = np.full(1 << lanes, 1 << 15, np.uint32), np.empty(2 * flat.size + 32, np.uint8)
-        # The portable loop codes what does not fill all lanes, and the rest where there is no faster one.
-        vectors = _vectors(states)
-        room = (np.empty_like(states),) if vectors is baseline else ()
-        whole, n = np.uint64(flat.size - flat.size % states.size if vectors else 0), np.uint64(flat.size)
-        at = np.uint64(words.size)
-        if tables == 1:
-            at = np.uint64(portable.encode(flat, bits, entries, whole, n, at, states, words))
-            if vectors:
-                at = vectors.encode(flat, bits, entries, whole, at, states, *room, words)
-        else:
-            rows = _rows(classes, firsts)
-            at = np.uint64(portable.encode_rows(flat, bits, entries, rows, whole, n, at, states, words))
-            if vectors:
-                at = vectors.encode_rows(flat, bits, entries, rows, whole, at, states, *room, words)
-        payload = np.concatenate((header[:used], states.astype("<u4").view(np.uint8), words[at:]))
-        return Encoded(RansWire(scale, lanes, tables), (payload,))
+        lanes, rows = _lanes(flat.size, int(cursor[1])), None if tables == 1 else _rows(classes, firsts)
+        coded = _interleaved.encode(flat, 1 << lanes, scale, entries, rows)
+        return Encoded(RansWire(scale, lanes, tables), (np.concatenate((header[:used], coded)),))
 
     def error_bound(self, x: Array, /) -> float | None:
         """Nothing is lost."""
@@ -223,13 +173,6 @@ def _chosen(classes: Array, firsts: Array) -> Array:
     rows = np.empty_like(classes)
     portable.choose_tables(classes, firsts, rows)
     return rows
-
-
-def _vectors(states: Array) -> ModuleType | None:
-    """Return the module whose loops go by vectors here, if there is one."""
-    if states.size < WIDTH or not compilable():
-        return None
-    return simd if features() >= AVX2 else baseline
 
 
 def _bits(tables: int) -> int:
