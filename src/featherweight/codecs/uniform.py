@@ -32,6 +32,7 @@ from featherweight import dtypes
 from featherweight.codecs._kernels import _floats
 from featherweight.codecs._kernels import uniform as kernels
 from featherweight.codecs._kernels._lookup import GATHER
+from featherweight.codecs._kernels._primitives import TOGETHER
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError, FrameError
 from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
@@ -39,7 +40,7 @@ from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 __all__ = ["CODEC", "Uniform", "UniformWire", "decode", "step_for"]
 
 _PARTS = 64
-_KNOWN = 8  # sizes whose centroids are told
+_NARROW = 126.0  # steps up to which an index is sure to be a byte
 _BYTES = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int32)  # every index of a byte
 _FEW = 1 << 10  # elements below which centroids cost more than they spare
 
@@ -114,9 +115,7 @@ class Uniform:
         if x.dtype == ml_dtypes.float8_e8m0fnu:
             raise ArgumentError("powers of two without a sign cannot be rounded to multiples: code them with lossless")
         step, index, shifts = self._quantized(x.reshape(-1), values, most)
-        top = int(np.abs(index).max(initial=0))
-        narrow = np.int8 if top < 1 << 7 else np.int16 if top < 1 << 15 else np.int32
-        found = index.astype(narrow).reshape(x.shape)
+        found = index.reshape(x.shape)
         return Encoded(UniformWire(step), (found, shifts) if shifts is not None else (found,))
 
     def _quantized(self, x: Array, values: Array, most: float) -> tuple[float, Array, Array | None]:
@@ -139,23 +138,19 @@ class Uniform:
         self, values: Array, most: float, step: float, rounding: float, centroids: bool
     ) -> tuple[Array, Array | None]:
         inverse = 1 / max(step, 1e-300)
-        index = np.empty(values.size, np.int32)
         if most * inverse > 1 << 20:  # f32 would not tell neighbouring indices apart
             values = values.astype(np.float64)
         if inverse > 1e37 or most * inverse >= kernels.LIMIT:
             raise ArgumentError(f"a step of {step:.6g} is too small for weights up to {most:.6g}: take a larger one")
-        top = int(kernels.QUANTIZE[values.itemsize](values, inverse, rounding, index))
+        index = np.empty(values.size, np.int8 if most * inverse < _NARROW else np.int32)
+        top = int(kernels.QUANTIZE[values.itemsize, index.itemsize](values, inverse, rounding, index))
+        if index.dtype == np.int32 and top < 1 << 15:
+            index = index.astype(np.int8 if top < 1 << 7 else np.int16)
         if not centroids or values.size < _FEW:
             return index, None
-        sums, counts = np.zeros(4 * _KNOWN), np.zeros(4 * _KNOWN, np.int64)
-        if values.dtype == np.float32:
-            kernels.offsets(values, index, inverse, sums, counts)
-        else:  # in steps, since f32 may not hold the weights
-            kernels.offsets((values * inverse).astype(np.float32), index, 1.0, sums, counts)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            shifts = np.nan_to_num(np.rint(sums[:_KNOWN] / counts[:_KNOWN] * _PARTS)).clip(-_PARTS, _PARTS)
-        shifts[0] = 0
-        shifts = shifts[: min(top, _KNOWN - 1) + 1].astype(np.int8)
+        if values.dtype == np.float64:  # f32 may not hold the weights, but steps
+            values, inverse = (values * inverse).astype(np.float32), 1.0
+        shifts = _shifts(values, inverse, index, min(top, kernels.KNOWN - 1))
         return index, shifts if shifts.any() else None
 
     def together(self, count: int, shape: tuple[int, ...]) -> Uniform | None:
@@ -176,6 +171,18 @@ class Uniform:
         return share * self.step * (1 + coarse) + (most + self.step) * unit
 
 
+def _shifts(values: Array, inverse: float, index: Array, top: int) -> Array:
+    """Return how far the elements of each size lie beyond its point at their mean, in 64ths, i8."""
+    known, lanes = kernels.KNOWN, kernels.KNOWN * TOGETHER
+    numbers, sums = np.zeros(lanes, np.int32), np.zeros(known)
+    index = index if index.itemsize == 1 else index.astype(np.int32, copy=False)
+    room = np.empty(TOGETHER, np.int32), np.empty(TOGETHER, np.float32), np.empty(lanes, np.float32)
+    kernels.OFFSETS[index.itemsize](values, index, inverse, top, *room, numbers, sums)
+    counts = numbers.reshape(known, -1).sum(1)
+    found: Array = np.rint(sums / np.maximum(counts, 1) * _PARTS).clip(-_PARTS, _PARTS).astype(np.int8)
+    return found[: top + 1]
+
+
 def _largest(x: Array, decoded: Array) -> float:
     return float(np.abs(x.astype(np.float64) - decoded.astype(np.float64)).max(initial=0.0))
 
@@ -193,7 +200,7 @@ def step_for(values: Array, nmse: float, rounding: float = 0.5) -> float:
     index, decoded = np.empty(values.size, np.int32), np.empty_like(values)
     for _ in range(8):
         step = max(step, _floats.biggest(values) / (1 << 29), 1e-37)
-        kernels.QUANTIZE[values.itemsize](values, 1 / step, rounding, index)
+        kernels.QUANTIZE[values.itemsize, 4](values, 1 / step, rounding, index)
         kernels.RECONSTRUCT[values.itemsize](index, np.zeros(1, values.dtype), step, decoded)
         noise = float(np.square(decoded - values, dtype=np.float64).sum())
         ratio = math.sqrt(wanted / noise) if noise else 4.0

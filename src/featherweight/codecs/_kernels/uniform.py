@@ -6,14 +6,16 @@ from typing import Any
 
 from numpy import float32, float64, int32, int64
 
+from featherweight.codecs._kernels._primitives import TOGETHER, added
 from featherweight.kernel import kernel
 
-__all__ = ["QUANTIZE", "RECONSTRUCT", "offsets"]
+__all__ = ["KNOWN", "LIMIT", "OFFSETS", "QUANTIZE", "RECONSTRUCT"]
 
 LIMIT = 1 << 30
+KNOWN = 8  # sizes that are told apart
+_BLOCK = 1 << 14  # elements whose sums f32 holds
 
 
-@kernel("i8(f4[r], f8, f8, i4[w])")
 def _quantize4(x: Any, inverse: Any, rounding: Any, index: Any) -> Any:
     scale, offset, top = float32(inverse), float32(rounding), float32(LIMIT)
     most = int32(0)
@@ -24,7 +26,6 @@ def _quantize4(x: Any, inverse: Any, rounding: Any, index: Any) -> Any:
     return int64(most)
 
 
-@kernel("i8(f8[r], f8, f8, i4[w])")
 def _quantize8(x: Any, inverse: Any, rounding: Any, index: Any) -> Any:
     top, most = float64(LIMIT), int32(0)
     for i in range(x.size):
@@ -54,22 +55,45 @@ def _reconstruct8(index: Any, points: Any, step: Any, out: Any) -> None:
         out[i] = step * (value if k >= int32(0) else -value)
 
 
-QUANTIZE = {4: _quantize4, 8: _quantize8}
+QUANTIZE = {
+    (size, narrow): kernel(f"i8(f{size}[r], f8, f8, i{narrow}[w])")(function)
+    for size, function in ((4, _quantize4), (8, _quantize8))
+    for narrow in (1, 4)
+}
+"""Round to indices of 1 or 4 bytes and return the largest size, by the bytes of an element and of an index."""
 RECONSTRUCT = {4: _reconstruct4, 8: _reconstruct8}
 
 
-@kernel("void(f4[r], i4[r], f8, f8[w], i8[w])")
-def offsets(x: Any, index: Any, inverse: Any, sums: Any, counts: Any) -> None:
-    """Add up how far elements lie beyond the points of the sizes below 8, in steps, and count them.
+def _offsets(
+    x: Any, index: Any, inverse: Any, top: Any, sizes: Any, beyond: Any, lanes: Any, numbers: Any, sums: Any
+) -> None:
+    scale, most = float32(inverse), int32(KNOWN - 1)
+    for start in range(0, x.size, _BLOCK):
+        for j in range(lanes.size):
+            lanes[j] = float32(0)
+        for begin in range(start, min(start + _BLOCK, x.size), TOGETHER):
+            values, some = x[begin : begin + TOGETHER], index[begin : begin + TOGETHER]
+            for j in range(values.size):
+                size = abs(int32(some[j]))
+                sizes[j] = min(size, most)
+                beyond[j] = abs(values[j]) * scale - float32(size)
+            for k in range(1, top + 1):
+                which = int32(k)
+                own, count = lanes[k * TOGETHER : (k + 1) * TOGETHER], numbers[k * TOGETHER : (k + 1) * TOGETHER]
+                for j in range(values.size):
+                    own[j] += beyond[j] if sizes[j] == which else float32(0)
+                for j in range(values.size):
+                    count[j] += int32(1) if sizes[j] == which else int32(0)
+        for k in range(1, top + 1):
+            sums[k] += float64(added(lanes[k * TOGETHER :]))
 
-    `sums` and `counts` have room for four of each, which elements take turns in; all of them end up in the first.
-    """
-    scale = float32(inverse)
-    for i in range(x.size):
-        size = abs(index[i])
-        which = int64(min(size, int32(7))) | (int64(i) & int64(3)) << int64(3)
-        sums[which] += float64(abs(x[i]) * scale - float32(size))
-        counts[which] += int64(1)
-    for each in range(8, 32):
-        sums[each & 7] += sums[each]
-        counts[each & 7] += counts[each]
+
+OFFSETS = {
+    narrow: kernel(f"void(f4[r], i{narrow}[r], f8, i8, i4[w], f4[w], f4[w], i4[w], f8[w])")(_offsets)
+    for narrow in (1, 4)
+}
+"""Add up how far elements lie beyond the points of the sizes from 1 to `top`, in steps, and count them.
+
+Sizes of KNOWN - 1 and more go together. `sizes` and `beyond` are room for TOGETHER numbers, `lanes` for as many of each
+size; `numbers` has them, to be added up.
+"""
