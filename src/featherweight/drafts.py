@@ -31,11 +31,12 @@ _HELD = 1 << 26  # bytes of a draft that memory holds
 class Drafts:
     """Makes drafts, in memory where they are small, else beside the target, or where temporary files go.
 
-    The last one stays until there is another, which takes from it what has not changed.
+    The last one stays until there is another, which takes from it what has not changed. Unless they are to be
+    `finished`, they lack their index, which takes long and matters where sizes do, until they are published.
     """
 
-    def __init__(self, work: Work, target: Where | None) -> None:
-        self._work, self._open = work, list[Draft]()
+    def __init__(self, work: Work, target: Where | None, *, finished: bool) -> None:
+        self._work, self._open, self.finished = work, list[Draft](), finished
         self.first: Draft | None = None  # what the first one takes from
         streaming = target is None or is_stream(target) or "://" in str(target)
         self._beside = None if streaming else str(Path(str(target)).parent)
@@ -47,14 +48,15 @@ class Drafts:
         try:
             writer = FwWriter(file, **kept(self._work.checkpoint))
             recipes = write(self._work, writer, plan, _quiet, before)
-            writer.finish()
+            if self.finished:
+                writer.finish()
         except BaseException:
             file.close()
             raise
         for draft in self._open:
             if not draft.wanted:
                 draft.file.close()
-        made = Draft(cast("BinaryIO", file), writer, recipes)
+        made = Draft(cast("BinaryIO", file), writer, plan, recipes)
         self._open = [*(draft for draft in self._open if draft.wanted), made]
         return made
 
@@ -99,14 +101,14 @@ def sampled(
             factors[name] = info.count / x.size
             parts.add(name)
         arrays[name] = x
-    drafts = Drafts(work._replace(checkpoint=from_arrays(arrays), apart=False), None)
+    drafts = Drafts(work._replace(checkpoint=from_arrays(arrays), apart=False), None, finished=whole.finished)
     stack.callback(drafts.close)
 
     def tell(plan: Plan) -> Outcome:
         draft = drafts.make(plan)
         draft.wanted, writer = False, draft.writer
         recipes = {names: recipe for names, recipe in draft.recipes.items() if parts.isdisjoint(names)}
-        whole.first = Draft(draft.file, writer, recipes)
+        whole.first = Draft(draft.file, writer, plan, recipes)
         size, bodies = writer.size, dict[tuple[str, ...], tuple[int, Error | None]]()
         for names, (coded, lost) in writer.bodies.items():
             times = sum(factors[name] for name in names) / len(names)

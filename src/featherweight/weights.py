@@ -59,9 +59,5 @@ def _measurable(x: Array) -> bool:
 
 def finite(x: Array) -> bool:
     """Return whether no element is a NaN or an infinity."""
-    flat = x.reshape(-1)
-    step = 1 << 20
-    return all(
-        bool(np.isfinite(part if part.dtype.kind == "f" else part.astype(np.float32)).all())
-        for part in (flat[start : start + step] for start in range(0, flat.size, step))
-    )
+    flat, step = x.reshape(-1), 1 << 20
+    return all(_floats.is_finite(flat[start : start + step]) for start in range(0, flat.size, step))

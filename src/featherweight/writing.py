@@ -58,7 +58,7 @@ class _Slice(NamedTuple):
 
 
 class _Unit(NamedTuple):
-    """Small tensors to code: one, with the base that it may have, or some of a kind."""
+    """Small tensors to code: one, with the base that it may have, or some of a kind; no elements if none need it."""
 
     infos: tuple[TensorInfo, ...]
     elements: tuple[Array | _Slice, ...]
@@ -67,9 +67,10 @@ class _Unit(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """A body that a draft has already, with its tensors' names, its recipe, and its bytes."""
+    """A body that a draft has already: its tensors' names, the recipe that was asked for and what it led to, bytes."""
 
     names: tuple[str, ...]
+    asked: AnyRecipe
     recipe: AnyRecipe
     size: int
 
@@ -137,7 +138,7 @@ def write(
     found = dict[tuple[str, ...], AnyRecipe]()
     for large, groups in itertools.groupby(_together(work, plan), lambda infos: infos[0].count >= LARGE):
         if not large:
-            units = (_unit(work, where, infos, bodies) for infos in groups)
+            units = (_unit(work, where, plan, infos, bodies) for infos in groups)
             for infos, made in work.whole(functools.partial(_encode_small, plan), units):
                 for body in made:
                     if isinstance(body, _Kept):
@@ -150,11 +151,16 @@ def write(
                     done(info.name, info.packed)
             continue
         for (info,) in groups:
-            x = checkpoint.read(info.name).reshape(info.shape)
-            old = work.lookup(info)
-            with within(info.name, ": "):
-                recipe = found[info.name,] = _chosen(plan.against(old, x, info.name), x)
-            if before is not None and info.name in bodies and recipe == bodies[info.name].recipe:
+            old, kept = work.lookup(info), bodies.get(info.name)
+            if kept and old is None and _same(kept.asked, plan.recipe_for(info.name)):
+                recipe = kept.recipe
+            else:
+                x = checkpoint.read(info.name).reshape(info.shape)
+                with within(info.name, ": "):
+                    recipe = _chosen(plan.against(old, x, info.name), x)
+            found[info.name,] = recipe
+            if kept and recipe == kept.recipe:
+                assert before is not None
                 writer.take((info.name,), before.writer, before.file)
                 done(info.name, info.packed)
                 continue
@@ -188,13 +194,22 @@ def _together(work: Work, plan: Plan) -> Iterator[list[TensorInfo]]:
 def _unit(
     work: Work,
     where: str | None,
+    plan: Plan,
     infos: list[TensorInfo],
     bodies: Mapping[str, _Kept],
 ) -> _Unit:
     """Describe what is to be coded; elements that workers load are left where they are."""
+    before = tuple({bodies[i.name].names: bodies[i.name] for i in infos if i.name in bodies}.values())
+    base = work.lookup(infos[0]) if len(infos) == 1 else None
+    asked, count = plan.recipe_for(infos[0].name), sum(len(each.names) for each in before)
+    if count == len(infos) and base is None and all(_same(each.asked, asked) for each in before):
+        return _Unit(tuple(infos), (), None, before)
     elements = tuple([_Slice(where, i.name, 0, i.count) if where else work.checkpoint.read(i.name) for i in infos])
-    before = {bodies[info.name].names: bodies[info.name] for info in infos if info.name in bodies}
-    return _Unit(tuple(infos), elements, work.lookup(infos[0]) if len(infos) == 1 else None, tuple(before.values()))
+    return _Unit(tuple(infos), elements, base, before)
+
+
+def _same(recipe: AnyRecipe, other: AnyRecipe) -> bool:
+    return recipe is other or recipe == other
 
 
 def light(item: _Unit | Sequence[TensorInfo]) -> bool:
@@ -233,6 +248,8 @@ def local(checkpoint: Checkpoint) -> bool:
 
 def _encode_small(plan: Plan, unit: _Unit) -> tuple[tuple[TensorInfo, ...], list[Body | _Kept]]:
     """Code small tensors, those that selectors want to be coded alike together."""
+    if not unit.elements:
+        return unit.infos, list(unit.before)
     arrays = {}
     for info, elements in zip(unit.infos, unit.elements, strict=True):
         arrays[info.name] = (elements.load() if isinstance(elements, _Slice) else elements).reshape(info.shape)
@@ -265,21 +282,24 @@ def _known(unit: _Unit, names: set[str]) -> float | None:
 
 
 class Draft:
-    """A `.fw` file that a search has made, to be kept or thrown away.
+    """A `.fw` file that a search has made, to be kept or thrown away; its index may be wanting.
 
-    `writer` knows what it came to, `recipes` what each body was coded with.
+    `writer` knows what it came to, `plan` and `recipes` what was asked for and what each body was coded with.
     """
 
-    def __init__(self, file: BinaryIO, writer: FwWriter, recipes: Mapping[tuple[str, ...], AnyRecipe]) -> None:
-        self.file, self.writer, self.recipes, self.wanted = file, writer, recipes, True
+    def __init__(
+        self, file: BinaryIO, writer: FwWriter, plan: Plan, recipes: Mapping[tuple[str, ...], AnyRecipe]
+    ) -> None:
+        self.file, self.writer, self.plan, self.recipes, self.wanted = file, writer, plan, recipes, True
 
     def kept(self) -> Iterator[_Kept]:
         """Tell what there is."""
-        sizes = self.writer.bodies
-        return (_Kept(names, recipe, sizes[names][0]) for names, recipe in self.recipes.items())
+        sizes, asked = self.writer.bodies, self.plan.recipe_for
+        return (_Kept(names, asked(names[0]), recipe, sizes[names][0]) for names, recipe in self.recipes.items())
 
     def publish(self, target: Where) -> None:
         """Make it the target, which appears when all of it is there."""
+        self.writer.finish()
         self.file.seek(0)
         with create_target(target) as place:
             while block := self.file.read(1 << 20):

@@ -119,7 +119,7 @@ class Dct:
         exponent = _ranges.exponent(most)
         if exponent and not self.scaled:
             raise ArgumentError(f"magnitudes up to {most:.6g} would have to be scaled: code this array without dct")
-        values = _ranges.scaled(wide, -exponent).reshape(x.shape)
+        values = (_ranges.scaled(wide, -exponent) if exponent else wide).reshape(x.shape)
         return Encoded(DctWire(number, self.edge, exponent), (transform(values, form, self.edge),))
 
     def together(self, count: int, shape: tuple[int, ...]) -> Dct | None:

@@ -38,10 +38,7 @@ class _Written(NamedTuple):
 
 
 class FwWriter:
-    """Writes bodies one after another; see `create`.
-
-    `size` is the file's in the end.
-    """
+    """Writes bodies one after another; see `create`."""
 
     def __init__(
         self, target: _Writable, metadata: Mapping[str, str], layout: bytes, origin: str, order: Iterable[str] = ()
@@ -49,7 +46,7 @@ class FwWriter:
         self._target, self._kept, self._order = target, (dict(metadata), layout, origin), tuple(order)
         self._written: dict[tuple[str, ...], _Written] = {}
         self._names: dict[str, int] = {}
-        self.size = 0
+        self._size = 0
         target.write(MAGIC)
 
     def encode(
@@ -104,14 +101,21 @@ class FwWriter:
         """Whether no tensor so far has lost anything."""
         return not any(map(_errors, self._written.values()))
 
+    @property
+    def size(self) -> int:
+        """The bytes so far; when it is finished, those of the file."""
+        return self._size or self._target.tell()
+
     def finish(self) -> None:
-        """Write index and tail."""
+        """Write index and tail, unless they are written."""
+        if self._size:
+            return
         rows = tuple([_row(each) for each in self._written.values()])
         order = tuple([self._names[name] for name in self._order])
         index = Index(rows, *self._kept, () if list(order) == sorted(order) else order)
         for data in pack(index):
             self._target.write(data)
-        self.size = self._target.tell()
+        self._size = self._target.tell()
 
     def _begin(self, names: tuple[str, ...], aligned: bool) -> int:
         for name in names:
