@@ -12,12 +12,15 @@ import pytest
 
 import featherweight
 from featherweight import Goal, drafts, goals, writing
+from featherweight.codecs.uniform import Uniform
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
 from featherweight.formats.memory import from_arrays
 from featherweight.losses import Error, joined
 from featherweight.plan import Plan
-from featherweight.recipes import text
+from featherweight.recipes import parse, text
+from featherweight.rough import rough
+from featherweight.stage import Recipe, chain
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def saved(tensors: Mapping[str, Array], recipe: str, goal: Goal) -> tuple[float,
     return told.size, noise / signal, max(float(np.abs(x - y).max()) for x, y in pairs), loaded
 
 
-@pytest.mark.parametrize("recipe", ["tcq", "ecsq", "universal"])
+@pytest.mark.parametrize("recipe", ["tcq", "ecsq", "ecsq(plain=true)", "universal"])
 def test_sizes_and_errors_are_met_and_just_met(tensors: dict[str, Array], recipe: str) -> None:
     weights = sum(x.size for x in tensors.values())
     size, *_ = saved(tensors, recipe, Goal(bits=4))
@@ -393,3 +396,38 @@ def test_small_groups_of_a_sample_join_the_largest_only_as_far_as_they_are_few()
     assert sorted(name for group in groups for name in group) == sorted(shapes)
     assert "one" in groups[-1][1:]
     assert 110 < len(groups) < 122
+
+
+ROUGH = {
+    "ecsq(step=0.3, plain=true)": 0.0,
+    "near-lossless(0.1)": 0.0,
+    "int4": 0.0,
+    "universal(step=0.3)": 0.0,
+    "lossless": 0.0,
+    "prune(0.5, values=uniform(0.3, index=ggd))": 0.0,
+    "ecsq(step=0.3)": 0.01,
+    "tcq(step=0.2)": 0.01,
+    "transform-clustering(step=0.3)": 0.05,
+}
+
+
+@pytest.mark.parametrize("recipe", ROUGH)
+@pytest.mark.parametrize("shape", [(96, 128), (40, 30, 3, 3), (70,), (0, 3)])
+def test_without_coding_the_error_is_the_same_or_nearly(recipe: str, shape: tuple[int, ...]) -> None:
+    x = np.random.Generator(np.random.Philox(7)).standard_normal(shape).astype("f4")
+    whole = parse(recipe)
+    found, expected = (featherweight.decode(featherweight.encode(x, each)) for each in (rough(whole), whole))
+    if not ROUGH[recipe]:
+        assert found.tobytes() == expected.tobytes()
+    lost, known = (float(np.square(y - x, dtype="f8").sum()) for y in (found, expected))
+    assert math.isclose(lost, known, rel_tol=ROUGH[recipe], abs_tol=1e-12)
+
+
+def test_a_stage_that_cannot_be_hashed_is_made_rough_as_others_are() -> None:
+    class Listed(Uniform):
+        __hash__ = None  # type: ignore[assignment]
+
+    made = rough(chain(Listed(0.25), index=parse("ggd")))
+    assert isinstance(made, Recipe)
+    assert not made.then
+    assert made.stage == Listed(0.25)

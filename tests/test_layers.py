@@ -22,7 +22,7 @@ FLOORS = [
     {"errors", "dtypes"},
     {"stage", "kernel", "threads"},
     {"codecs", "frame"},
-    {"auto", "lossy", "named", "prune", "smooth", "weights", "recipes"},
+    {"auto", "lossy", "named", "prune", "rough", "smooth", "weights", "recipes"},
     {"linking", "losses"},
     {"decoder", "encoder"},
     {"engine", "lookups"},

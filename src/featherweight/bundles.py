@@ -28,6 +28,7 @@ from featherweight.formats import TensorInfo
 from featherweight.formats.fw_writing import Told
 from featherweight.losses import measured
 from featherweight.lossy import Lossy
+from featherweight.rough import exact
 from featherweight.smooth import pruned
 from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, params
 
@@ -39,7 +40,6 @@ _SAMPLE, _OCTAVES = 1 << 10, 4  # elements that tell how large all are, and how 
 _PARTS = re.compile(r"\W")
 _LIKELY = 0.5  # bytes that an element takes under a lossy recipe
 _MARGIN = 1.03  # by which they may be more than they were
-_PROBE = np.array([1.0, -0.3], np.float32)
 
 
 class Body(NamedTuple):
@@ -249,11 +249,7 @@ def _stage(stage: Any, count: int, shape: tuple[int, ...]) -> Any:
         return None
     if hasattr(stage, "together"):
         return stage.together(count, shape)
-    try:
-        exact = stage.error_bound(_PROBE) == 0
-    except ArgumentError:  # it would not take the probe
-        return None
-    return stage if exact and isinstance(codec_table.key(stage.codec), int) else None
+    return stage if exact(stage) and isinstance(codec_table.key(stage.codec), int) else None
 
 
 def _spoils(recipe: AnyRecipe) -> bool:

@@ -105,10 +105,10 @@ def sampled(
     stack.callback(drafts.close)
 
     def tell(plan: Plan) -> Outcome:
-        draft = drafts.make(plan)
+        draft = drafts.make(plan if drafts.finished else plan.rough())
         draft.wanted, writer = False, draft.writer
         recipes = {names: recipe for names, recipe in draft.recipes.items() if parts.isdisjoint(names)}
-        whole.first = Draft(draft.file, writer, plan, recipes)
+        whole.first = Draft(draft.file, writer, draft.plan, recipes)
         size, bodies = writer.size, dict[tuple[str, ...], tuple[int, Error | None]]()
         for names, (coded, lost) in writer.bodies.items():
             times = sum(factors[name] for name in names) / len(names)

@@ -35,12 +35,15 @@ _STATES = (4, 8, 16, 32, 64, 128)  # those of the kernels, which need not be imp
 _VECTORS = {"exact": "", "bf16": ", vectors=smallest([cast(bf16, values=auto(small)), auto(small)])"}
 
 
-def _scaled(quantizer: str, vectors: str) -> str:
+def _scaled(quantizer: str) -> str:
     """Put a quantizer under the levels of rows and columns, behind a cosine transform of what is smooth."""
+    scaled = f"levels(row=auto(small), column=auto(small), place=auto(small), values={quantizer})"
+    return f"smooth({scaled}, transformed=dct(scaled=false, coefficients={scaled}))"
+
+
+def _weights(coded: str, vectors: str) -> str:
     if vectors not in _VECTORS:
         raise ArgumentError(f"vectors={vectors!r}: expected one of {', '.join(_VECTORS)}")
-    scaled = f"levels(row=auto(small), column=auto(small), place=auto(small), values={quantizer})"
-    coded = f"smooth({scaled}, transformed=dct(scaled=false, coefficients={scaled}))"
     return f"weights(split(lossy({coded})){_VECTORS[vectors]})"
 
 
@@ -49,12 +52,16 @@ def _tcq(step: float = 0.0, nmse: float = 1e-3, states: int = 8, rate: float = 0
         raise ArgumentError(f"tcq(states={states!r}): expected one of {', '.join(map(str, _STATES))}")
     index = f"ggd(states={states}, given=[row, column, place])"
     knobs = f"step={step!r}, states={states}, rate={rate!r}, nmse={nmse!r}"
-    return _scaled(f"trellis({knobs}, given=[row, column, place], index={index})", vectors)
+    return _weights(_scaled(f"trellis({knobs}, given=[row, column, place], index={index})"), vectors)
 
 
-def _ecsq(step: float = 0.0, nmse: float = 1e-3, rounding: float = 0.45, vectors: str = "exact") -> str:
+def _ecsq(
+    step: float = 0.0, nmse: float = 1e-3, rounding: float = 0.45, plain: bool = False, vectors: str = "exact"
+) -> str:
     knobs = f"step={step!r}, nmse={nmse!r}, rounding={rounding!r}"
-    return _scaled(f"uniform({knobs}, index=ggd(given=[row, column, place]))", vectors)
+    if plain:
+        return _weights(f"uniform({knobs}, index=ggd)", vectors)
+    return _weights(_scaled(f"uniform({knobs}, index=ggd(given=[row, column, place]))"), vectors)
 
 
 def _near_lossless(max_error: float = 1e-3) -> str:
@@ -132,6 +139,7 @@ KNOBS: Mapping[str, str] = {
     "lattice": "z, a2, d4, e8 or leech",
     "max_error": "the largest error of a weight",
     "nmse": "squared error, over the squares, that the step is fitted to",
+    "plain": "without scale classes and transform: twice as fast, and larger",
     "rate": "λ, what a bit is worth in squared steps",
     "rounding": "what of a step is rounded up, from the top; 0.5 is to nearest",
     "s": "sparsity multiplier, 1 to below 2: the larger, the fewer elements are not zero",

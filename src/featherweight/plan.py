@@ -18,6 +18,7 @@ from featherweight.encoder import encode_into
 from featherweight.errors import ArgumentError
 from featherweight.frame import pack_head
 from featherweight.recipes import Family, family, parse, text
+from featherweight.rough import rough
 from featherweight.stage import AnyRecipe
 
 __all__ = ["Plan", "step"]
@@ -121,6 +122,10 @@ class Plan:
     def each(self, chosen: Mapping[str, AnyRecipe]) -> Plan:
         """Return the plan with recipes for single tensors."""
         return replace(self, chosen=chosen)
+
+    def rough(self) -> Plan:
+        """Return the plan for errors alone: what rules and single tensors have stays as it is."""
+        return replace(self, recipe=rough(self.recipe), finer={name: rough(each) for name, each in self.finer.items()})
 
     def text(self, name: str) -> str:
         """Return what `recipe_for` returns as text, the plan's own recipe by the name it was given."""
