@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from featherweight.formats.memory import from_arrays
 from featherweight.goals import Outcome
 from featherweight.losses import Error, joined
 from featherweight.plan import Plan
+from featherweight.stage import AnyRecipe
 from featherweight.writing import Draft, Work, kept, no_base, write
 
 __all__ = ["Drafts", "outcome", "sampled"]
@@ -107,19 +109,29 @@ def sampled(
     def tell(plan: Plan) -> Outcome:
         draft = drafts.make(plan if drafts.finished else plan.rough())
         draft.wanted, writer = False, draft.writer
-        recipes = {names: recipe for names, recipe in draft.recipes.items() if parts.isdisjoint(names)}
-        whole.first = Draft(draft.file, writer, draft.plan, recipes)
         size, bodies = writer.size, dict[tuple[str, ...], tuple[int, Error | None]]()
-        for names, (coded, lost) in writer.bodies.items():
+        recipes, sizes = dict[tuple[str, ...], AnyRecipe](), dict[tuple[str, ...], int]()
+        for names, (stored, lost) in writer.bodies.items():
+            # What loses something is coded only where sizes matter.
+            coded = stored if lost is None or drafts.finished else _likely(lost, sum(arrays[n].size for n in names))
+            if parts.isdisjoint(names):
+                recipes[names], sizes[names] = draft.recipes[names], coded
             times = sum(factors[name] for name in names) / len(names)
             size += round((times - 1) * coded)
             signal = sum(signals.get(name, 0.0) for name in names)
             scaled = lost and Error(lost.noise * times, signal or lost.signal * times, lost.largest)
             bodies[names] = round(times * coded), scaled
+        whole.first = Draft(draft.file, writer, draft.plan, recipes, sizes)
         error = joined((len(infos[names[0]].shape), scaled) for names, (_, scaled) in bodies.items())
         return Outcome(size, weights, error, bodies)
 
     return tell
+
+
+def _likely(lost: Error, count: int) -> int:
+    """Return about how many bytes weights take that lose so much: those of a Gaussian, and a quarter of a bit more."""
+    bits = 0.25 + max(0.0, -0.5 * math.log2(min(max(lost.nmse, 1e-12), 1.0)))
+    return round(count * bits / 8)
 
 
 def _groups(checkpoint: Checkpoint, energies: Mapping[str, float]) -> list[list[str]]:

@@ -284,18 +284,26 @@ def _known(unit: _Unit, names: set[str]) -> float | None:
 class Draft:
     """A `.fw` file that a search has made, to be kept or thrown away; its index may be wanting.
 
-    `writer` knows what it came to, `plan` and `recipes` what was asked for and what each body was coded with.
+    `writer` knows what it came to, `plan` and `recipes` what was asked for and what each body was coded with. `sizes`
+    are the bytes that bodies are likely to take, where they are not those in the file.
     """
 
     def __init__(
-        self, file: BinaryIO, writer: FwWriter, plan: Plan, recipes: Mapping[tuple[str, ...], AnyRecipe]
+        self,
+        file: BinaryIO,
+        writer: FwWriter,
+        plan: Plan,
+        recipes: Mapping[tuple[str, ...], AnyRecipe],
+        sizes: Mapping[tuple[str, ...], int] | None = None,
     ) -> None:
         self.file, self.writer, self.plan, self.recipes, self.wanted = file, writer, plan, recipes, True
+        self._sizes = sizes
 
     def kept(self) -> Iterator[_Kept]:
         """Tell what there is."""
-        sizes, asked = self.writer.bodies, self.plan.recipe_for
-        return (_Kept(names, asked(names[0]), recipe, sizes[names][0]) for names, recipe in self.recipes.items())
+        sizes = self._sizes or {names: size for names, (size, _) in self.writer.bodies.items()}
+        asked = self.plan.recipe_for
+        return (_Kept(names, asked(names[0]), recipe, sizes[names]) for names, recipe in self.recipes.items())
 
     def publish(self, target: Where) -> None:
         """Make it the target, which appears when all of it is there."""

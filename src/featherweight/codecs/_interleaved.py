@@ -22,7 +22,8 @@ from featherweight.kernel import Kernel, features
 __all__ = ["STATE", "decode", "encode", "states_at"]
 
 STATE = 4  # bytes
-_LOW, _HIGH = 1 << 15, 1 << 31  # the smallest state, and one beyond the largest
+_LOW = np.uint32(1 << 15)  # the smallest state
+_RANGE = (1 << 31) - (1 << 15)
 
 
 def states_at(payload: Array, begin: int, lanes: int) -> Array:
@@ -31,7 +32,7 @@ def states_at(payload: Array, begin: int, lanes: int) -> Array:
     if end > payload.size:
         raise TruncatedError("the payload ends within its states")
     states = payload[begin:end].view("<u4").astype(np.uint32)
-    if states.min() < _LOW or states.max() >= _HIGH:
+    if int((states - _LOW).max()) >= _RANGE:  # those below wrap around
         raise FrameError("a state is out of range")
     return states
 

@@ -103,10 +103,12 @@ def decode(wire: GgdWire, streams: tuple[Array, ...], given: tuple[Array, ...], 
         return
     entries = np.empty(wire.classes * quantizers << ggd_models.BITS, np.uint32)
     portable.slots(_models.tables(wire.model, wire.low, wire.classes, quantizers, shares), entries)
-    rows, high = np.empty(flat.size, np.uint8), min(wire.low + wire.classes - 1, 255)
-    Classes.of(given, out.shape, FrameError).tables(wire.low, high, quantizers, rows)
+    rows = None
+    if given or wire.states:
+        rows, high = np.empty(flat.size, np.uint8), min(wire.low + wire.classes - 1, 255)
+        Classes.of(given, out.shape, FrameError).tables(wire.low, high, quantizers, rows)
     codes = flat.view(np.uint8) if flat.dtype == np.int8 else np.empty(flat.size, np.uint8)
-    if wire.states:
+    if wire.states and rows is not None:
         _walked(wire, payload, entries, rows, codes)
     else:
         _interleaved.decode(payload, 0, 1 << wire.lanes, ggd_models.BITS, entries, rows, codes)
@@ -234,4 +236,4 @@ def _counted(
 def _coded(tokens: Array, rows: Array, table: Array, lanes: int) -> Array:
     entries = np.zeros(2 * table.size, np.uint32)
     portable.fields(table, entries)
-    return _interleaved.encode(tokens, 1 << lanes, ggd_models.BITS, entries, rows)
+    return _interleaved.encode(tokens, 1 << lanes, ggd_models.BITS, entries, rows if table.size > 256 else None)

@@ -40,6 +40,7 @@ from featherweight.stage import Codec, Encoded, Port, Wire, check_params, param
 __all__ = ["CODEC", "Uniform", "UniformWire", "decode", "step_for"]
 
 _PARTS = 64
+_LARGEST = {kind: float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
 _NARROW = 126.0  # steps up to which an index is sure to be a byte
 _BYTES = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.int32)  # every index of a byte
 _FEW = 1 << 10  # elements below which centroids cost more than they spare
@@ -65,7 +66,7 @@ def _points(step: float, index: Array, shifts: Array, out: Array) -> None:
     kind = np.float64 if out.dtype == np.float64 else np.float32
     values = out if out.dtype == kind else np.empty(out.size, kind)
     points = np.arange(shifts.size) + shifts / _PARTS
-    step = min(step, float(np.finfo(kind).max))
+    step = min(step, _LARGEST[kind])
     with np.errstate(over="ignore"):  # multiples of it may be infinite, and become the largest value
         if index.dtype == np.int8 and index.size > _BYTES.size:  # there are few points then
             table = np.empty(_BYTES.size, kind)

@@ -15,7 +15,20 @@ from featherweight.formats._io import Source
 from featherweight.frame import Frame, Positional, checksum
 from featherweight.losses import Error, decibels
 
-__all__ = ["ALIGNED_FROM", "ALIGNMENT", "MAGIC", "Index", "Loss", "Part", "Row", "loss_of", "pack", "said", "unpack"]
+__all__ = [
+    "ALIGNED_FROM",
+    "ALIGNMENT",
+    "MAGIC",
+    "Index",
+    "Loss",
+    "Part",
+    "Row",
+    "Said",
+    "loss_of",
+    "pack",
+    "said",
+    "unpack",
+]
 
 MAGIC = b"\x89FWF\r\n\x1a\n"
 VERSION = 1

@@ -26,7 +26,7 @@ from featherweight.dtypes import Array
 from featherweight.engine import MAX_BYTES, check_out
 from featherweight.errors import ArgumentError, FrameError, within
 from featherweight.formats import Checkpoint, Place, TensorInfo, tensor_info
-from featherweight.formats._index import ALIGNMENT, MAGIC, Index, Loss, Part, Row, loss_of, unpack
+from featherweight.formats._index import ALIGNMENT, MAGIC, Index, Loss, Part, Row, Said, loss_of, unpack
 from featherweight.formats._io import Source, Where
 from featherweight.frame import Frame, body_size, check
 from featherweight.lookups import Lookup
@@ -40,7 +40,7 @@ _MOST = 1 << 20  # tensors of a file
 
 
 class Entry(NamedTuple):
-    """A tensor in the file: its frame, where padding and body begin, and what it lost if it is not exact.
+    """A tensor in the file: its frame, where padding and body begin, and what is said of its error if it is not exact.
 
     Where its frame holds a `bundle` of tensors, it is the elements from `start` on.
     """
@@ -50,9 +50,14 @@ class Entry(NamedTuple):
     padding: int
     offset: int
     size: int
-    loss: Loss | None = None
+    said: Said | None = None
     start: int = 0
     bundle: tuple[str, ...] = ()
+
+    @property
+    def loss(self) -> Loss | None:
+        """The error that the file records."""
+        return loss_of(self.said)
 
     @property
     def stored(self) -> int:
@@ -256,7 +261,7 @@ def _tensors(row: Row, parts: tuple[Part, ...], offset: int, size: int) -> list[
     bundle = tuple([part.name for part in parts]) if len(parts) > 1 else ()
     for part in parts:
         info = tensor_info(part.name, kind, part.shape)
-        found.append(Entry(info, row.frame, row.padding, offset, size, loss_of(part.loss), start, bundle))
+        found.append(Entry(info, row.frame, row.padding, offset, size, part.loss, start, bundle))
         start += info.count
     if bundle and start != math.prod(row.frame.out[1:]):
         raise FrameError(f"a bundle of {start} elements in a frame of {list(row.frame.out[1:])}")
