@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -37,21 +36,28 @@ class Classes(NamedTuple):
             if each.ndim > len(shape) or any(map(_apart, each.shape[::-1], shape[::-1])):
                 shapes = " and ".join(str(list(each.shape)) for each in short)
                 raise error(f"classes {shapes} do not broadcast to {list(shape)}")
-        full = [each.reshape((1,) * (len(shape) - each.ndim) + each.shape) for each in short]
+        some = [each for each in short if each.size > 1 or each.any()]
+        full = [each.reshape((1,) * (len(shape) - each.ndim) + each.shape) for each in some]
         for blocks in (0, 1):  # dimensions before that of the rows
-            tall = [each.size == math.prod(each.shape[: blocks + 1]) for each in full]
-            wide = [each.shape[blocks : blocks + 1] == (1,) for each in full]
-            if math.prod(shape[blocks + 1 :]) >= _SHORT and all(map(operator.or_, tall, wide)):
-                places = [each for each, alone in zip(full, wide, strict=True) if alone]
-                rows = [each for each, alone in zip(full, wide, strict=True) if not alone]
-                lengths = shape[: blocks + 1], (*shape[:blocks], 1, *shape[blocks + 1 :])
-                number = math.prod(shape[:blocks])
-                tails = (1,) * (len(shape) - blocks - 1)
+            tail = shape[blocks + 1 :]
+            if math.prod(tail) < _SHORT:
+                continue
+            rows, places = list[Array](), list[Array]()
+            for each in full:
+                if each.shape[blocks : blocks + 1] == (1,):
+                    places.append(each)
+                elif each.size == math.prod(each.shape[: blocks + 1]):
+                    rows.append(each)
+                else:
+                    break
+            else:
+                head = shape[:blocks]
+                number = math.prod(head)
                 return cls(
-                    _added(rows, (*lengths[0], *tails)).reshape(number, -1),
-                    _added(places, lengths[1]).reshape(number, -1),
+                    _added(rows, (*shape[: blocks + 1], *(1,) * len(tail))).reshape(number, -1),
+                    _added(places, (*head, 1, *tail)).reshape(number, -1),
                 )
-        return cls(np.zeros((1, 1), np.uint8), _added(short, shape).reshape(1, -1))
+        return cls(np.zeros((1, 1), np.uint8), _added(some, shape).reshape(1, -1))
 
     def counted(self) -> Array:
         """Return how many elements each class has, i64 (256)."""
@@ -82,7 +88,9 @@ def _apart(length: int, whole: int) -> bool:
 
 def _added(levels: list[Array], shape: tuple[int, ...]) -> Array:
     """Return the sum of levels that broadcast to a shape, flat."""
-    total = levels[0] if levels else np.zeros((), np.uint8)
+    if not levels:
+        return np.zeros(math.prod(shape), np.uint8)
+    total = levels[0]
     for each in levels[1:]:
         total = total + each
     return np.ascontiguousarray(total if total.shape == shape else np.broadcast_to(total, shape)).reshape(-1)
