@@ -54,8 +54,8 @@ Tensors = Mapping[str, Array]
 Point = dict[str, Any]
 
 PARTS = ("bounds", "minilm", "resnet", "sparse", "networks", "formats", "growth")
-DEFAULT, BEST, SCALAR = "tcq", "tcq(states=64)", "ecsq"
-RECIPES = (DEFAULT, BEST, SCALAR)
+DEFAULT, BEST, SCALAR, PLAIN = "tcq", "tcq(states=64)", "ecsq", "ecsq(plain=true)"
+RECIPES = (DEFAULT, BEST, SCALAR, PLAIN)
 BF16 = "vectors=bf16"
 QPS = (-32, -28, -24, -20, -16, -12)
 SCALAR_QPS = (-24,)
