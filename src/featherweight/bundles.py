@@ -20,7 +20,7 @@ import numpy as np
 from featherweight import codecs as codec_table
 from featherweight import dtypes
 from featherweight.auto import constant, few
-from featherweight.codecs._kernels import _filters
+from featherweight.codecs._kernels import _filters, _floats
 from featherweight.dtypes import Array
 from featherweight.encoder import Coded, encode_into
 from featherweight.errors import ArgumentError, within
@@ -95,10 +95,13 @@ def character(x: Array) -> Hashable:
     """
     if x.size > 1 and constant(x):
         return None
-    some, kind = x.reshape(-1)[:: max(1, x.size // _SAMPLE)], dtypes.of(x.dtype).kind
-    if kind not in "uifc":
+    kind = dtypes.of(x.dtype).kind
+    if kind not in "uifc" or not x.size:
         return 0
-    with np.errstate(all="ignore"):
+    if kind == "f":
+        _, mean = _floats.glance(x)
+    else:
+        some = x.reshape(-1)[:: max(1, x.size // _SAMPLE)]
         mean = float(np.abs(some if kind == "c" else some.astype(np.float64)).mean())
     return pruned(x), math.frexp(mean)[1] // _OCTAVES if math.isfinite(mean) else 0
 

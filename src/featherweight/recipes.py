@@ -123,7 +123,7 @@ def family(source: str, codecs: Mapping[str, Any] = {}) -> Family:
     if found is None or found.knob is None:
         able = ", ".join(sorted(name for name, each in NAMED.items() if each.knob))
         raise ArgumentError(f"recipe {source!r} has nothing that a goal could steer: take one of {able}")
-    order = list(inspect.signature(found.text).parameters)
+    order = list(_signature(found.text).parameters)
     if found.knob in keyed or found.knob in order[: len(positional)]:
         raise ArgumentError(f"recipe {source!r} says {found.knob} itself, which the goal is to find: leave one out")
     if found.instead in keyed or found.instead in order[: len(positional)]:
@@ -350,9 +350,14 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, tuple) else str(value) if isinstance(value, _Word) else value
 
 
+@functools.cache
+def _signature(make: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(make)
+
+
 def _called(make: Callable[..., _Made], positional: Sequence[Any], keyed: Mapping[str, Any]) -> _Made:
     """Call what makes recipes; of arguments that it does not take the error tells what it has, not what it is."""
-    signature = inspect.signature(make)
+    signature = _signature(make)
     try:
         signature.bind(*positional, **keyed)
     except TypeError as error:

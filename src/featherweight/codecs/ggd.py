@@ -129,12 +129,12 @@ def _walked(wire: GgdWire, payload: Array, entries: Array, rows: Array, codes: A
 
 
 def _indices(codes: Array, rest: Array, out: Array) -> int:
-    half = np.int64(1) << np.int64(min(dtypes.of(out.dtype).bits, 32) - 1)
-    kernel = {8: _tokens.indices1, 16: _tokens.indices2, 32: _tokens.indices4}.get(dtypes.of(out.dtype).bits)
-    if kernel is not None:
-        return int(kernel(codes, rest, out, -half, half - np.int64(1)))
+    bits = dtypes.of(out.dtype).bits
+    half = 1 << min(bits, 32) - 1
+    if bits in _tokens.INDICES:
+        return int(_tokens.INDICES[bits](codes, rest, out, -half, half - 1))
     plain = np.empty(out.size, np.int32)
-    read = int(_tokens.indices4(codes, rest, plain, -half, half - np.int64(1)))
+    read = int(_tokens.INDICES[32](codes, rest, plain, -half, half - 1))
     if read >= 0:
         out[:] = plain.astype(out.dtype)
     return read
@@ -173,7 +173,7 @@ class Ggd:
             raise ArgumentError(f"{flat.size} indices at once; split them into pieces")
         if flat.dtype.itemsize > 2 and (flat.min() <= -(1 << 16) or flat.max() >= 1 << 16):
             raise ArgumentError("an index has 2^16 or more: take a larger step")
-        index = flat.astype(np.int32, copy=False)
+        index = flat if flat.itemsize == 1 and not self.states else flat.astype(np.int32, copy=False)
         paths = _machines.path_bits(flat.size)
         classes = Classes.of(given, x.shape, ArgumentError)
         quantizers = 2 if self.states else 1
@@ -181,8 +181,9 @@ class Ggd:
         rows, counts, tokens = _counted(index, classes, low, count, self.states, paths)
         model, shares, table = _models.suited(counts, low, quantizers, 64 // self.resolution)
         # A token leaves at most 12 bits open, after an escape 8 more.
-        rest = np.zeros(int(np.count_nonzero(tokens >= _tokens.DIRECT)) * 3 + _escapes(counts, table) + 8, np.uint8)
-        used = int(_tokens.tokenize(index, rows, table, tokens, rest)) + 7 >> 3
+        large = int(counts.reshape(-1, 256)[:, _tokens.DIRECT :].sum())
+        rest = np.zeros(large * 3 + _escapes(counts, table) + 8, np.uint8)
+        used = int(_tokens.TOKENIZE[index.itemsize](index, rows, table, tokens, rest)) + 7 >> 3
         lanes = min(paths, _lane_bits(int(ggd_models.cost(counts, table, _models.logs())) >> 12, flat.size))
         payload = _coded(tokens, rows, table, lanes)
         wire = GgdWire(lanes, paths, self.states, low, count, model)  # type: ignore[arg-type]  # it has six

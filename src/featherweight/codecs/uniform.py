@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -63,19 +63,16 @@ def decode(wire: UniformWire, streams: tuple[Array, ...], given: tuple[Array, ..
 
 
 def _points(step: float, index: Array, shifts: Array, out: Array) -> None:
-    kind = np.float64 if out.dtype == np.float64 else np.float32
+    kind: Any = np.float64 if out.dtype == np.float64 else np.float32
     values = out if out.dtype == kind else np.empty(out.size, kind)
-    points = np.arange(shifts.size) + shifts / _PARTS
-    step = min(step, _LARGEST[kind])
-    with np.errstate(over="ignore"):  # multiples of it may be infinite, and become the largest value
-        if index.dtype == np.int8 and index.size > _BYTES.size:  # there are few points then
-            table = np.empty(_BYTES.size, kind)
-            kernels.RECONSTRUCT[table.itemsize](_BYTES, points.astype(kind), step, table)
-            _floats.bound(table)
-            GATHER[1, table.itemsize](index.view(np.uint8), dtypes.bits_view(table), dtypes.bits_view(values))
-        else:
-            kernels.RECONSTRUCT[values.itemsize](index.astype(np.int32), points.astype(kind), step, values)
-            _floats.bound(values)
+    points = np.arange(shifts.size, dtype=kind) + shifts.astype(kind) / kind(_PARTS)
+    many = index.dtype == np.int8 and index.size > _BYTES.size  # of few points
+    table = np.empty(_BYTES.size, kind) if many else values
+    numbers = _BYTES if many else index.astype(np.int32)
+    kernels.RECONSTRUCT[table.itemsize](numbers, points, min(step, _LARGEST[kind]), table)
+    _floats.bound(table)  # multiples of a step may be infinite
+    if many:
+        GATHER[1, table.itemsize](index.view(np.uint8), dtypes.bits_view(table), dtypes.bits_view(values))
     if values is not out:
         _floats.round_into(values, out)
 

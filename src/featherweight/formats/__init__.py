@@ -20,7 +20,7 @@ import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self, TypeVar, cast
 
 import msgspec
@@ -68,11 +68,11 @@ class TensorInfo:
     name: str
     kind: ElementType
     shape: tuple[int, ...]
+    count: int = field(init=False, repr=False)  # of elements
 
-    @property
-    def count(self) -> int:
-        """The number of elements."""
-        return math.prod(self.shape)
+    def __post_init__(self) -> None:
+        """Multiply once what is asked for often."""
+        object.__setattr__(self, "count", math.prod(self.shape))
 
     @property
     def packed(self) -> int:

@@ -27,7 +27,7 @@ class Told(NamedTuple):
 
 
 class _Written(NamedTuple):
-    """A body of a file that is being written: where it lies, and what is in it."""
+    """A body of a file that is being written: where it lies, what is in it, and the error of all of that."""
 
     place: int
     size: int
@@ -35,6 +35,7 @@ class _Written(NamedTuple):
     aligned: bool
     frame: Frame
     tensors: tuple[Told, ...]
+    error: Error | None
 
 
 class FwWriter:
@@ -86,10 +87,7 @@ class FwWriter:
     @property
     def bodies(self) -> dict[tuple[str, ...], tuple[int, Error | None]]:
         """The bytes and the error of each, by the names of its tensors."""
-        return {
-            names: (each.padding + each.size, sum(errors, Error()) if (errors := _errors(each)) else None)
-            for names, each in self._written.items()
-        }
+        return {names: (each.padding + each.size, each.error) for names, each in self._written.items()}
 
     @property
     def error(self) -> Error:
@@ -99,7 +97,7 @@ class FwWriter:
     @property
     def exact(self) -> bool:
         """Whether no tensor so far has lost anything."""
-        return not any(map(_errors, self._written.values()))
+        return all(each.error is None for each in self._written.values())
 
     @property
     def size(self) -> int:
@@ -129,11 +127,9 @@ class FwWriter:
     def _add(self, tensors: tuple[Told, ...], padding: int, aligned: bool, frame: Frame) -> None:
         size = body_size(frame)
         place, names = self._target.tell() - size, tuple([told.name for told in tensors])
-        self._written[names] = _Written(place, size, padding, aligned, frame, tensors)
-
-
-def _errors(written: _Written) -> list[Error]:
-    return [told.error for told in written.tensors if told.error is not None]
+        errors = [told.error for told in tensors if told.error is not None]
+        error = sum(errors, Error()) if errors else None
+        self._written[names] = _Written(place, size, padding, aligned, frame, tensors, error)
 
 
 def _row(written: _Written) -> Row:

@@ -8,13 +8,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy import float64, uint64
+from numpy import float64, int64, uint64
 
 from featherweight.codecs._kernels._primitives import TOGETHER, added
 from featherweight.dtypes import Array
 from featherweight.kernel import kernel
 
-__all__ = ["apart", "biggest", "bound", "dot", "is_finite", "limit", "neighbours", "round_into", "wide"]
+__all__ = ["apart", "biggest", "bound", "dot", "glance", "is_finite", "limit", "neighbours", "round_into", "wide"]
 
 _SPAN = 1 << 18  # elements that are rounded at once: what lies between stays in the cache
 
@@ -95,6 +95,25 @@ def dot(x: Array, y: Array) -> float:
     sums = np.zeros(TOGETHER)
     _PRODUCTS[x.dtype.str[1:]](x, y, sums)
     return float(sums.sum())
+
+
+def _glanced(x: Any, sums: Any) -> Any:
+    some = int64(0)
+    for i in range(x.size):
+        some += int64(x[i] != 0)
+        sums[i & 3] += abs(float64(x[i]))
+    return some
+
+
+_GLANCED = {code: kernel(f"i8({code}[r], f8[w])", brief=True)(_glanced) for code in ("f4", "f8")}
+_FEW = 1 << 12  # elements that a glance takes in
+
+
+def glance(x: Array) -> tuple[float, float]:
+    """Return the share of elements that are not zero, and the mean magnitude, as some of a float array tell."""
+    flat = x.reshape(-1)
+    some, sums = wide(np.ascontiguousarray(flat[:: max(1, flat.size // _FEW)])), np.zeros(4)
+    return _GLANCED[some.dtype.str[1:]](some, sums) / max(some.size, 1), float(sums.sum()) / max(some.size, 1)
 
 
 def _neighbours(x: Any, run: Any, step: Any, sums: Any) -> None:

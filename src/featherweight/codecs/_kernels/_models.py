@@ -54,7 +54,7 @@ def tables(model: tuple[int, ...], low: int, classes: int, quantizers: int, shar
 def counted(index: Array, rows: Array, tables: int) -> tuple[Array, Array]:
     """Return the token of each index, which is below 2^16, and how often each occurs, u32, 256 a table."""
     tokens, counts = np.empty(index.size, np.uint8), np.zeros(tables << 10, np.uint32)
-    _tokens.name(index, tokens)
+    _tokens.NAME[index.itemsize](index, tokens)
     _tokens.count(tokens, rows, counts)
     return tokens, counts.reshape(4, -1).sum(0, dtype=np.uint32)
 

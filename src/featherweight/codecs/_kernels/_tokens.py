@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from numpy import int16, int64, uint8, uint16, uint32, uint64
+from numpy import int16, int32, int64, uint8, uint16, uint32, uint64
 
 from featherweight.codecs._kernels._primitives import bit_length, load64le
 from featherweight.kernel import kernel, primitive
@@ -13,16 +12,14 @@ from featherweight.kernel import kernel, primitive
 __all__ = [
     "DIRECT",
     "ESCAPE",
+    "INDICES",
     "LARGEST",
+    "NAME",
+    "TOKENIZE",
     "code_of",
     "count",
-    "indices1",
-    "indices2",
-    "indices4",
-    "name",
     "spare",
     "token_of",
-    "tokenize",
 ]
 
 DIRECT, ESCAPE, LARGEST = 63, 254, 238
@@ -78,20 +75,23 @@ def _direct(token: Any) -> Any:
     return -half if token & _1 else half
 
 
-@kernel("void(i4[r], u1[w])")
-def name(index: Any, tokens: Any) -> None:
-    """Fill `tokens` with those of indices below 2^16."""
+def _name(index: Any, tokens: Any) -> None:
     n = uint64(index.size)
     for begin in range(_0, n, _64):
         end, large = min(begin + _64, n), uint32(0)
         for i in range(begin, end):
-            large |= uint32(abs(index[i]))
+            large |= uint32(abs(int32(index[i])))
         if large < uint32(32):
             for i in range(begin, end):
-                tokens[i] = uint8((uint32(abs(index[i])) << uint32(1)) - (uint32(index[i]) >> uint32(31)))
+                k = int32(index[i])
+                tokens[i] = uint8((uint32(abs(k)) << uint32(1)) - (uint32(k) >> uint32(31)))
         else:
             for i in range(begin, end):
                 tokens[i] = uint8(token_of(int64(index[i])))
+
+
+NAME = {size: kernel(f"void(i{size}[r], u1[w])")(_name) for size in (1, 4)}
+"""Fill tokens with those of indices of 1 or 4 bytes below 2^16."""
 
 
 @kernel("void(u1[r], u1[r], u4[w])")
@@ -108,12 +108,7 @@ def count(tokens: Any, rows: Any, counts: Any) -> None:
         counts[uint64(rows[i]) << _8 | uint64(tokens[i])] += uint32(1)
 
 
-@kernel("i8(i4[r], u1[r], u2[r], u1[w], u1[w])")
-def tokenize(index: Any, rows: Any, table: Any, tokens: Any, rest: Any) -> Any:
-    """Write the open bits of large tokens, and escape tokens without a frequency; return the bits written.
-
-    `rest` comes as zeros.
-    """
+def _tokenize(index: Any, rows: Any, table: Any, tokens: Any, rest: Any) -> Any:
     at, n, least = _0, uint64(index.size), _DIRECT
     for row in range(_0, uint64(table.size), uint64(256)):
         token = _0
@@ -137,6 +132,10 @@ def tokenize(index: Any, rows: Any, table: Any, tokens: Any, rest: Any) -> Any:
     return int64(at)
 
 
+TOKENIZE = {size: kernel(f"i8(i{size}[r], u1[r], u2[r], u1[w], u1[w])")(_tokenize) for size in (1, 4)}
+"""Write the open bits of large tokens to a rest of zeros, and escape tokens that have no frequency; return the bits."""
+
+
 @primitive
 def _put(rest: Any, at: Any, value: Any, bits: Any) -> Any:
     for bit in range(bits):
@@ -156,10 +155,6 @@ def _take(rest: Any, at: Any, bits: Any) -> Any:
 
 
 def _indices(codes: Any, rest: Any, out: Any, least: Any, most: Any) -> Any:
-    """Turn codes into indices; return the bits read, -1 where an index does not fit or a token is none.
-
-    An `out` of bytes is `codes`.
-    """
     at, n = _0, uint64(codes.size)
     for begin in range(_0, n, uint64(64)):
         end, others = min(begin + uint64(64), n), _1
@@ -199,8 +194,8 @@ def _indices(codes: Any, rest: Any, out: Any, least: Any, most: Any) -> Any:
     return int64(at)
 
 
-def _kernel(code: str) -> Callable[..., Any]:
-    return kernel(f"i8(u1[r], u1[r], {code}[w], i8, i8)")(_indices)
+INDICES = {8 * size: kernel(f"i8(u1[r], u1[r], i{size}[w], i8, i8)")(_indices) for size in (1, 2, 4)}
+"""Turn codes into indices of so many bits; return the bits read, -1 where one does not fit or a token is none.
 
-
-indices1, indices2, indices4 = (_kernel(code) for code in ("i1", "i2", "i4"))
+Indices of bytes lie where the codes are.
+"""

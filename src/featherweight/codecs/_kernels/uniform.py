@@ -73,11 +73,13 @@ def _offsets(
             lanes[j] = float32(0)
         for begin in range(start, min(start + _BLOCK, x.size), TOGETHER):
             values, some = x[begin : begin + TOGETHER], index[begin : begin + TOGETHER]
+            highest = int32(0)
             for j in range(values.size):
                 size = abs(int32(some[j]))
                 sizes[j] = min(size, most)
+                highest = max(highest, size)
                 beyond[j] = abs(values[j]) * scale - float32(size)
-            for k in range(1, top + 1):
+            for k in range(1, min(int64(highest), top) + 1):
                 which = int32(k)
                 own, count = lanes[k * TOGETHER : (k + 1) * TOGETHER], numbers[k * TOGETHER : (k + 1) * TOGETHER]
                 for j in range(values.size):
