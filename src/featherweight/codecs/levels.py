@@ -145,11 +145,13 @@ def _scales(x: Array) -> Scales:
     some, row = np.empty(TOGETHER, np.float32), np.empty((blocks, shape[0], 1, 1))
     means, inverse = np.empty((blocks, *values.shape[2:]), np.float32), np.empty(values[0, 0].size, np.float32)
     kernels.separate(values.reshape(-1), np.int64(blocks), means.reshape(-1), inverse, some, row.reshape(-1))
-    column, place = (means.mean(axis, dtype=np.float64, keepdims=True) for axis in (2, 1))
-    alone = (means * _inverse(column)).mean(1, keepdims=True)  # places, were no column larger than another
+    column, both = np.empty((2, blocks, shape[1], 1))
+    place, alone = np.empty((2, blocks, 1, values.shape[3]))  # alone: were no column larger than another
+    parts = (each.reshape(-1) for each in (column, place, alone, both))
+    kernels.parted(means.reshape(-1), np.int64(blocks), *parts)
     column_pays, place_pays = (_gain(each[:, None], values) > 0 for each in (column, alone))
     if column_pays and place_pays:  # one of the two says how large the block is
-        column = (means * _inverse(place)).mean(2, keepdims=True)
+        column = both
     elif not (column_pays or place_pays):  # rows are then what they are alone
         kernels.row_means(values.reshape(-1), np.ones(inverse.size, np.float32), some, row.reshape(-1))
     rows_pay = _gain(row.reshape(1, -1, 1, 1), values.reshape(1, -1, *values.shape[2:])) > 0
@@ -159,10 +161,6 @@ def _scales(x: Array) -> Scales:
         column.reshape(blocks, 1, -1, *tail[1]) if column_pays else none,
         place.reshape(blocks, 1, 1, *tail[0]) if place_pays else none,
     )
-
-
-def _inverse(scale: Array) -> Array:
-    return np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def _finite(x: Array) -> Array:

@@ -10,7 +10,7 @@ from numpy import float32, float64, uint8
 from featherweight.codecs._kernels._primitives import TOGETHER, added
 from featherweight.kernel import kernel, primitive
 
-__all__ = ["HISTOGRAM", "gain", "levels", "row_means", "separate"]
+__all__ = ["HISTOGRAM", "gain", "levels", "parted", "row_means", "separate"]
 
 HISTOGRAM = 8192  # quarters of an octave: all that floats of 64 bits have, from a middle on
 _ROUNDS, _FEW = 2, 64  # weights that share a scale: few
@@ -69,6 +69,41 @@ def separate(x: Any, blocks: Any, columns: Any, inverse: Any, some: Any, rows: A
     for b in range(blocks):
         own = x[b * height * width : (b + 1) * height * width]
         _separate(own, columns[b * width : (b + 1) * width], inverse, some, rows[b * height : (b + 1) * height])
+
+
+@primitive
+def _beside(value: Any, scale: Any) -> Any:
+    return value / scale if scale > 0 else float64(0)
+
+
+@kernel("void(f4[r], i8, f8[w], f8[w], f8[w], f8[w])")
+def parted(means: Any, blocks: Any, column: Any, place: Any, alone: Any, both: Any) -> None:
+    """Part the mean magnitudes of columns and places of each block, and find what either has beside the other.
+
+    `column` and `place` take the means of each; `alone` those of places beside the scales of `column`, `both` those of
+    columns beside the scales of `place`. What has no scale counts for nothing beside it.
+    """
+    high, wide = column.size // blocks, place.size // blocks
+    for b in range(blocks):
+        first, some = b * wide, means[b * high * wide : (b + 1) * high * wide]
+        for p in range(wide):
+            place[first + p], alone[first + p] = float64(0), float64(0)
+        for c in range(high):
+            total = float64(0)
+            for p in range(wide):
+                total += float64(some[c * wide + p])
+                place[first + p] += float64(some[c * wide + p])
+            column[b * high + c] = total / wide
+            for p in range(wide):
+                alone[first + p] += _beside(float64(some[c * wide + p]), column[b * high + c])
+        for p in range(wide):
+            place[first + p] /= high
+            alone[first + p] /= high
+        for c in range(high):
+            total = float64(0)
+            for p in range(wide):
+                total += _beside(float64(some[c * wide + p]), place[first + p])
+            both[b * high + c] = total / wide
 
 
 @primitive
