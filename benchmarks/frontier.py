@@ -143,6 +143,7 @@ def _work(chosen: argparse.Namespace) -> Iterator[Work]:
     """Name what there is to measure: keys, and a function of those that are missing."""
     parts = chosen.only or (("bounds", "networks", "formats", "growth") if chosen.quick else PARTS)
     rounds, recipes = 1 if chosen.quick else chosen.rounds, chosen.recipe or list(RECIPES)
+    small = [recipe for recipe in recipes if recipe != PLAIN]
     python = chosen.nncodec
     if "bounds" in parts:
         for case in (QUICK,) if chosen.quick else ("MiniLM", RESNET):
@@ -155,12 +156,12 @@ def _work(chosen: argparse.Namespace) -> Iterator[Work]:
     if "sparse" in parts:
         for what in SPARSE:
             keys = [("sparse", f"MiniLM, {what}", NNCODEC, setting) for setting in _settings(chosen.qp or SPARSE_QPS)]
-            yield f"MiniLM, {what}, {NNCODEC}", keys, _against(python, f"MiniLM, {what}", recipes, rounds)
+            yield f"MiniLM, {what}, {NNCODEC}", keys, _against(python, f"MiniLM, {what}", small, rounds)
     names = chosen.network or ([QUICK] if chosen.quick else known())
     if "networks" in parts:
         for name in names:
             keys = [("networks", name, NNCODEC, setting) for setting in _settings(chosen.qp or WHOLE_QPS)]
-            yield f"{name} whole, {NNCODEC}", keys, _against(python, name, _rounded(recipes), rounds)
+            yield f"{name} whole, {NNCODEC}", keys, _against(python, name, _rounded(small), rounds)
     if "formats" in parts:
         case = QUICK if chosen.quick else "MiniLM"
         for number, rival in list(enumerate(FORMATS))[:: 6 if chosen.quick else 1]:
@@ -521,6 +522,23 @@ def _cells(point: Point, rival: Point | None = None) -> list[str]:
     return [f"{point['bits']:.3f}", size, f"{point['nmse']:.2e}", f"{point['gap']:+.3f}", *speeds]
 
 
+def speeds(points: Sequence[Point]) -> str:
+    """Show how many times as fast ours are at each of the rival's points."""
+    recipes = list(dict.fromkeys(entry["recipe"] for point in points for entry in point["ours"]))
+    lines = []
+    for point in points:
+        found = {
+            entry["recipe"]: [_times(entry, point, way) for way in ("encode", "decode")] for entry in point["ours"]
+        }
+        cells = [" / ".join(found[recipe]) if recipe in found else "" for recipe in recipes]
+        lines.append([f"{point['case']}, {point['rival']} {point['setting']}", f"{point['bits']:.3f}", *cells])
+    return table(["times as fast, encoding / decoding", "bits a weight", *recipes], lines)
+
+
+def _times(entry: Point, rival: Point, way: str) -> str:
+    return f"{statistics.median(rival[way]) / statistics.median(entry[way]):.1f} x"
+
+
 def _wholes(points: Sequence[Point]) -> str:
     """Show whole networks: bytes, how much smaller ours are, and accuracies where there are any."""
     lines = []
@@ -585,7 +603,7 @@ def _at(line: Sequence[Point], error: float) -> float:
 SHOWN: dict[str, Callable[[Sequence[Point]], str]] = {
     "bounds": _bound_lines,
     "minilm": _pairs,
-    "resnet": in_lines,
+    "resnet": _pairs,
     "sparse": _sparse,
     "networks": _wholes,
     "formats": in_lines,

@@ -203,12 +203,14 @@ def frontier_in_short(results: Path) -> str:
         return ""
     image = "![bits above R(D) against bits a weight, of each coder](benchmarks/results/frontier.svg)"
     points = {
-        part: [p for p in result["points"] if p["part"] == part] for part in ("minilm", "sparse", "networks", "formats")
+        part: [p for p in result["points"] if p["part"] == part]
+        for part in ("minilm", "resnet", "sparse", "networks", "formats")
     }
     # A line each: of whole networks a fine and a coarse setting, of formats those of GGUF.
     some = [p for p in points["networks"] if p["setting"].endswith(("-24", "-16"))]
     kinds = [p for p in points["formats"] if p["rival"] == "GGUF"]
-    shown = [size_frontier.in_lines(points["minilm"]), *map(size_frontier.show, (points["sparse"], some, kinds))]
+    ahead = size_frontier.in_lines(points["minilm"]), size_frontier.speeds([*points["minilm"], *points["resnet"]])
+    shown = [*ahead, *map(size_frontier.show, (points["sparse"], some, kinds))]
     return "\n\n".join(filter(None, (_machine(result), image, *shown)))
 
 

@@ -1,6 +1,7 @@
 """The benchmarks run on tiny data, verify what they measure, and the README shows what the results hold."""
 
 import json
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -231,6 +232,9 @@ def test_frontier_quick(tmp_path, monkeypatch):
         assert entry["bits"] == pytest.approx(8 * entry["coded"] / entry["weights"])
         assert entry["nmse"] <= whole["nmse"] * (1 + 1e-6)
         assert entry["nmse"] > whole["nmse"] * 0.98
+    shown = frontier.speeds([whole])
+    times = [statistics.median(whole[way]) / statistics.median(ecsq[way]) for way in ("encode", "decode")]
+    assert f"| {times[0]:.1f} x / {times[1]:.1f} x |" in shown
     assert points["growth"]["weights"] == 1 << 18
     assert points["growth"]["peak"] > 0
     again = benchmark(*arguments, "--nncodec", str(stand_in), "--dir", str(tmp_path / "work"))

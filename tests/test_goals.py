@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import featherweight
-from featherweight import Goal, drafts, goals, writing
+from featherweight import Goal, checkpoint, drafts, goals, writing
 from featherweight.codecs.uniform import Uniform
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
@@ -138,6 +138,23 @@ def test_of_many_small_tensors_one_of_each_kind_leads_the_search(monkeypatch: py
 def test_the_largest_error_is_met(tensors: dict[str, Array], recipe: str) -> None:
     _, _, largest, _ = saved(tensors, recipe, Goal(max_error=0.01))
     assert 0.008 < largest <= 0.01
+
+
+def test_a_draft_is_whole_though_another_has_taken_from_it(
+    tensors: dict[str, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reach(goal: Goal, plan: Plan, rehearse: Any, *_: Any) -> tuple[Plan, Any]:
+        found = rehearse(plan.tuned(plan.family(), 0.1))
+        rehearse(found.draft.plan.each({"layer1.weight": parse("ecsq(step=0.2)")})).discard()  # the others are taken
+        return found.draft.plan, found
+
+    monkeypatch.setattr(checkpoint, "reach", reach)
+    file, tensors = io.BytesIO(), {f"layer{i}.weight": tensors[f"layer{i}.weight"] for i in range(3)}
+    told = featherweight.save_file(tensors, file, "ecsq", goal=Goal(nmse=0.1))
+    assert told.size == len(file.getvalue())
+    alone = io.BytesIO()
+    featherweight.save_file(tensors, alone, "ecsq(step=0.1)")
+    assert file.getvalue() == alone.getvalue()
 
 
 @pytest.mark.parametrize("recipe", ["tcq", "ecsq", "near-lossless"])

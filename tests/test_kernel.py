@@ -364,7 +364,7 @@ def test_a_brief_kernel_keeps_the_interpreter_and_another_does_not() -> None:
             thread.join()
 
     assert others(_brief, brief=True) == 0
-    assert others(_triple, brief=False) > 0
+    assert any(others(_triple, brief=False) for _ in range(50))  # where all cores are busy it may not come up at once
 
 
 def _brief(source: Any) -> int:  # of its own: what is in the cache for another has its wrapper

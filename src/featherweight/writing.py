@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import io
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -307,6 +308,7 @@ class Draft:
 
     def publish(self, target: Where) -> None:
         """Make it the target, which appears when all of it is there."""
+        self.file.seek(0, io.SEEK_END)  # another draft may have taken something from the midst
         self.writer.finish()
         self.file.seek(0)
         with create_target(target) as place:

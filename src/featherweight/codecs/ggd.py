@@ -173,7 +173,7 @@ class Ggd:
             raise ArgumentError(f"{flat.size} indices at once; split them into pieces")
         if flat.dtype.itemsize > 2 and (flat.min() <= -(1 << 16) or flat.max() >= 1 << 16):
             raise ArgumentError("an index has 2^16 or more: take a larger step")
-        index = flat if flat.itemsize == 1 and not self.states else flat.astype(np.int32, copy=False)
+        index = flat if flat.dtype == np.int8 and not self.states else flat.astype(np.int32, copy=False)
         paths = _machines.path_bits(flat.size)
         classes = Classes.of(given, x.shape, ArgumentError)
         quantizers = 2 if self.states else 1

@@ -102,7 +102,8 @@ class FwWriter:
     @property
     def size(self) -> int:
         """The bytes so far; when it is finished, those of the file."""
-        return self._size or self._target.tell()
+        last = next(reversed(self._written.values()), None)
+        return self._size or (len(MAGIC) if last is None else last.place + last.size)
 
     def finish(self) -> None:
         """Write index and tail, unless they are written."""
