@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -199,9 +200,12 @@ def codes_together(stage: Stage, x: Array, given: Sequence[Array] = ()) -> None:
 
 
 def _distance(x: Array, y: Array) -> float:
+    """Return the root mean square of what lies between: single elements a quantizer may give up for fewer bits."""
     with np.errstate(all="ignore"):
         apart = np.abs(x.astype(np.complex128) - y.astype(np.complex128))
-    return float(apart[np.isfinite(apart)].max(initial=0))
+    apart = apart[np.isfinite(apart)]
+    most = float(apart.max(initial=0))
+    return most * math.sqrt(float(np.square(apart / most).mean())) if most else 0.0
 
 
 LAWS: Mapping[str, Callable[[Stage, Array, Sequence[Array]], None]] = MappingProxyType(
