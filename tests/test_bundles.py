@@ -108,6 +108,52 @@ def test_lossy_recipes_take_filters_together_and_say_what_each_has_lost(recipe: 
         assert max(stored.values()) - min(stored.values()) <= 1  # they are as large as each other
 
 
+def test_what_looks_at_no_shape_takes_arrays_of_any_together_and_says_what_each_has_lost() -> None:
+    tensors = {
+        "a.weight": normal(8, 3, 3, 3),
+        "b.weight": normal(3, 3, 8, 9, seed=1),  # filters first
+        "c.weight": normal(40, 30, seed=2),
+        "c.bias": normal(40, seed=3),
+        "d.weight": normal(5, 7, seed=4),
+        "e.weight": np.full((6, 5), np.nan, np.float32),
+        "f.weight": np.arange(12).reshape(3, 4),
+        "g.weight": normal(2, 50, seed=5),
+        "h.weight": np.array([[1.0, np.inf]], np.float32),
+    }
+    file = saved(tensors, f"ecsq({STEP}, plain=true)")
+    together = ("a.weight", "b.weight", "c.weight", "d.weight", "g.weight")
+    assert together in bodies(file)
+    found = load_file(file)
+    with featherweight.open(file) as opened:
+        assert opened.fw is not None
+        for name, x in tensors.items():
+            assert same(found[name], opened[name])
+            if name not in together:
+                assert same(found[name], x)
+                continue
+            error, loss = found[name].astype(np.float64) - x, opened.fw.entries[name].loss
+            assert found[name].shape == x.shape
+            assert 0 < np.abs(error).max() <= loss.largest < STEP
+            assert np.square(error).sum() / np.square(x, dtype=np.float64).sum() <= loss.nmse
+            assert same(opened.get_slice(name)[1:3], found[name][1:3])
+            assert same(opened.lookup(name).at((1, -1, *[0] * (x.ndim - 2))), found[name][1, -1].reshape(-1)[0])
+    alone = sum(len(featherweight.encode(tensors[name], f"ecsq({STEP}, plain=true)")) for name in together)
+    with featherweight.open(file) as opened:
+        assert sum(opened.fw.entries[name].stored for name in together) < alone
+
+
+@pytest.mark.parametrize("sizes", [[1] * 17, [1] * 15, [5, 1, 1, 5, 9, 1, 1], [20], [], [9, 9, 9]])
+@pytest.mark.parametrize("most", [1, 7, 10, 100])
+def test_rows_of_arrays_are_cut_about_evenly(sizes: list[int], most: int) -> None:
+    parts = list(bundles._evenly(sizes, most))
+    assert [i for part in parts for i in range(len(sizes))[part]] == list(range(len(sizes)))
+    sums = [sum(sizes[part]) for part in parts]
+    assert all(total <= most or part.stop - part.start == 1 for total, part in zip(sums, parts, strict=True))
+    if len(set(sizes)) == 1 and most >= sizes[0]:
+        assert max(sums) - min(sums) <= sizes[0] * len(parts)
+        assert len(parts) == -(-len(sizes) // (most // sizes[0]))
+
+
 @st.composite
 def small_networks(draw: st.DrawFn) -> dict[str, Array]:
     """Return arrays of a few dtypes and shapes, several of each, under names that end alike or not."""
@@ -121,7 +167,13 @@ def small_networks(draw: st.DrawFn) -> dict[str, Array]:
     return dict(draw(st.permutations(list(found.items()))))
 
 
-@given(small_networks(), st.sampled_from(["lossless", "lossless-small", "raw", "split(rans)", "tcq(step=0.1)", "int8"]))
+LOSSLESS, LOSSY = (
+    ["lossless", "lossless-small", "raw", "split(rans)"],
+    ["tcq(step=0.1)", "ecsq(0.1, plain=true)", "int8"],
+)
+
+
+@given(small_networks(), st.sampled_from([*LOSSLESS, *LOSSY]))
 def test_whatever_is_coded_together_comes_back_in_its_order(tensors: dict[str, Array], recipe: str) -> None:
     if recipe == "split(rans)":
         tensors = {name: x for name, x in tensors.items() if x.dtype == np.uint8}
@@ -129,7 +181,7 @@ def test_whatever_is_coded_together_comes_back_in_its_order(tensors: dict[str, A
     found = load_file(file)
     assert list(found) == list(tensors)
     for name, x in tensors.items():
-        if recipe in ("tcq(step=0.1)", "int8") and x.ndim > 1:
+        if recipe in LOSSY and x.ndim > 1:
             assert (found[name].dtype, found[name].shape) == (dtypes.native(x).dtype, x.shape)
         else:
             assert same(found[name], x)

@@ -1,7 +1,8 @@
 """Bundles: small tensors of a kind that are coded together, as one array, in one frame.
 
 They share a head, a model and the calls that code them, which a small tensor alone does not repay. In a bundle tensors
-lie one below another along the first dimension, so that rows stay rows. A lossy stage that may code so many tensors at
+lie one below another along the first dimension, so that rows stay rows; or one after another, of any shapes, if none of
+the stages looks at shapes. A lossy stage that may code so many tensors at
 once has a method ``together(count, shape)`` that returns what does so, or None; one of ours that loses nothing needs
 none.
 """
@@ -31,8 +32,9 @@ from featherweight.lossy import Lossy
 from featherweight.rough import exact
 from featherweight.smooth import pruned
 from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, params
+from featherweight.weights import Weights
 
-__all__ = ["LARGE", "MOST", "ROOM", "Body", "candidates", "code", "together"]
+__all__ = ["LARGE", "MOST", "ROOM", "Body", "blind", "candidates", "code", "together"]
 
 LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
 ROOM, MOST = 1 << 16, 1 << 18  # bytes and elements of a bundle: who reads one tensor of it fetches and decodes all
@@ -56,16 +58,17 @@ class Body(NamedTuple):
         return tuple([told.name for told in self.tensors])
 
 
-def candidates(tensors: Iterable[tuple[TensorInfo, Hashable]]) -> Iterator[list[TensorInfo]]:
+def candidates(tensors: Iterable[tuple[TensorInfo, Hashable, bool]]) -> Iterator[list[TensorInfo]]:
     """Group tensors that might go together, each with a key that must be equal; None for those that stay alone.
 
-    Groups come in the order of their first tensors, and have few enough elements to be decoded for one of them.
+    With each comes whether its recipe is blind. Groups come in the order of their first tensors, and have few enough
+    elements to be decoded for one of them.
     """
     groups: dict[Hashable, list[TensorInfo]] = {}
     found: list[list[TensorInfo]] = []
     counts: dict[Hashable, int] = {}
-    for info, key in tensors:
-        kind = None if key is None else _kind(info)
+    for info, key, any_shape in tensors:
+        kind = None if key is None else _kind(info, any_shape)
         whole = key, kind
         if kind is None:
             found.append([info])
@@ -78,14 +81,19 @@ def candidates(tensors: Iterable[tuple[TensorInfo, Hashable]]) -> Iterator[list[
     yield from found
 
 
-def _kind(info: TensorInfo) -> Hashable:
+def _kind(info: TensorInfo, any_shape: bool) -> Hashable:
     """Return what tensors have in common that may go together, vectors whatever their lengths; None for loners.
 
     The last part of a name tells weights, means and variances apart.
     """
-    if not 0 < info.count <= MOST // 2 or _filters.place(info.shape) == "first":
+    dimensions = min(len(info.shape), 2)
+    if not 0 < info.count <= MOST // 2:
         return None
-    return info.kind.name, _PARTS.split(info.name)[-1], info.shape if len(info.shape) > 1 else len(info.shape)
+    if dimensions == 2 and not any_shape:
+        if _filters.place(info.shape) == "first":
+            return None
+        return info.kind.name, _PARTS.split(info.name)[-1], info.shape
+    return info.kind.name, _PARTS.split(info.name)[-1], dimensions
 
 
 def character(x: Array) -> Hashable:
@@ -120,13 +128,14 @@ def code(
     """
     groups: dict[Hashable, list[int]] = {}
     sociable, spoils = len(arrays) > 1 and together(recipe, 2, arrays[0].shape) is not None, _spoils(recipe)
+    flat = blind(recipe)
     for i, x in enumerate(arrays):
         # What has few different elements a lossy recipe may have to keep exactly, others not.
         found = None if not sociable or (spoils and few(x)) else character(x)
         if found is None:
             yield _alone(names[i], x, recipe, refs)
         else:
-            groups.setdefault(found, []).append(i)
+            groups.setdefault((found, () if flat else x.shape[1:]), []).append(i)
     for group in groups.values():
         yield from _in_bundles([names[i] for i in group], [arrays[i] for i in group], recipe, known)
 
@@ -135,25 +144,41 @@ def _in_bundles(
     names: Sequence[str], arrays: Sequence[Array], recipe: AnyRecipe, known: float | None
 ) -> Iterator[Body]:
     """Code arrays in bundles of as many as there is likely room for."""
-    count, most = sum(x.size for x in arrays), len(arrays)
+    sizes = [x.size for x in arrays]
+    most = count = sum(sizes)
     likely = known or (_LIKELY if _spoils(recipe) else arrays[0].itemsize)
-    if likely * count > ROOM and most > 1:
+    if likely * count > ROOM and len(arrays) > 1:
         likely *= _MARGIN
         if known is None:
             first = _alone(names[0], arrays[0], recipe)
             likely = _size(first) / arrays[0].size
-        most = int(ROOM / max(likely * count / len(arrays), 1))
-        if most < 2 and known is None:  # the first was coded for good
+        most = int(ROOM / max(likely, 1e-3))
+        if most < 2 * count // len(arrays) and known is None:  # the first was coded for good
             yield first
-            names, arrays = names[1:], arrays[1:]
-    for some in _evenly(range(len(names)), max(1, most)):
-        yield from _as_one([names[i] for i in some], [arrays[i] for i in some], recipe)
+            names, arrays, sizes = names[1:], arrays[1:], sizes[1:]
+    for some in _evenly(sizes, most):
+        yield from _as_one(names[some], arrays[some], recipe)
 
 
-def _evenly(items: Sequence[int], most: int) -> Iterator[Sequence[int]]:
-    """Cut into parts that are about as long, of so many items at most."""
-    step = -(-len(items) // max(1, -(-len(items) // most)))
-    return (items[start : start + step] for start in range(0, len(items), max(1, step)))
+def _evenly(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    """Cut a row of arrays into parts that are about as large, of so many elements at most where single ones allow it.
+
+    >>> [(some.start, some.stop) for some in _evenly([1] * 17, 7)]
+    [(0, 6), (6, 12), (12, 17)]
+    """
+    parts = len(list(_cut(sizes, most)))
+    return _cut(sizes, min(most, math.ceil(sum(sizes) / max(parts, 1) + max(sizes, default=0)) - 1))
+
+
+def _cut(sizes: Sequence[int], most: int) -> Iterator[slice]:
+    start, total = 0, 0
+    for i, size in enumerate(sizes):
+        if i > start and total + size > most:
+            yield slice(start, i)
+            start, total = i, 0
+        total += size
+    if sizes:
+        yield slice(start, len(sizes))
 
 
 def _as_one(names: Sequence[str], arrays: Sequence[Array], recipe: AnyRecipe) -> Iterator[Body]:
@@ -168,8 +193,9 @@ def _as_one(names: Sequence[str], arrays: Sequence[Array], recipe: AnyRecipe) ->
     elif _size(body) <= ROOM and (not (body.coded.exact and _spoils(recipe)) or _exact(names[0], arrays[0], recipe)):
         yield body
     else:
-        for some in _evenly(range(len(names)), -(-len(names) // 2)):
-            yield from _as_one([names[i] for i in some], [arrays[i] for i in some], recipe)
+        half = -(-len(names) // 2)
+        for some in (slice(half), slice(half, None)):
+            yield from _as_one(names[some], arrays[some], recipe)
 
 
 def _exact(name: str, x: Array, recipe: AnyRecipe) -> bool:
@@ -186,15 +212,16 @@ def _alone(name: str, x: Array, recipe: AnyRecipe, refs: Mapping[str, Array] = {
 def _bundle(names: Sequence[str], arrays: Sequence[Array], recipe: AnyRecipe) -> Body | None:
     """Code arrays together; None where the recipe does not take them."""
     parts: list[Array] = []
-    x = np.concatenate([np.atleast_1d(each) for each in arrays])
+    laid = [each.reshape(-1) if blind(recipe) else np.atleast_1d(each) for each in arrays]
+    x = np.concatenate(laid)
     try:
-        coded = encode_into(parts.append, x, together(recipe, len(names), arrays[0].shape), refs={}, keep=True)
+        coded = encode_into(parts.append, x, together(recipe, len(names), laid[0].shape), refs={}, keep=True)
     except ArgumentError:
         return None
     decoded = None if coded.exact or coded.value is None else coded.value()
     told, start = [], 0
-    for name, each in zip(names, arrays, strict=True):
-        rows = slice(start, start + len(np.atleast_1d(each)))
+    for name, each, part in zip(names, arrays, laid, strict=True):
+        rows = slice(start, start + len(part))
         told.append(Told(name, each.shape, None if decoded is None else measured(x[rows], decoded[rows])))
         start = rows.stop
     return Body(tuple(told), recipe, coded._replace(value=None), parts)
@@ -245,6 +272,22 @@ def _together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
     selected = {f.name: getattr(recipe, f.name) for f in params(recipe) if f.metadata["recipe"]}
     changed = {name: _together(node, count, shape) for name, node in selected.items()}
     return None if None in changed.values() else dataclasses.replace(recipe, **changed) if changed else recipe  # type: ignore[type-var]
+
+
+def blind(recipe: AnyRecipe | None) -> bool:
+    """Return whether a recipe does the same to the weights of an array whatever its shape is.
+
+    >>> from featherweight.recipes import parse
+    >>> blind(parse("ecsq(plain=true)")), blind(parse("ecsq")), blind(parse("lossless"))
+    (True, False, False)
+    """
+    if isinstance(recipe, Split):
+        return blind(recipe.recipe)
+    if isinstance(recipe, Weights | Lossy):  # their vectors have one dimension, and what is exact need not be any
+        return blind(recipe.recipe)
+    if isinstance(recipe, Recipe):
+        return not recipe.given and blind(recipe.stage) and all(blind(node) for _, node in recipe.then)
+    return bool(getattr(recipe, "blind", False))
 
 
 def _stage(stage: Any, count: int, shape: tuple[int, ...]) -> Any:

@@ -113,13 +113,15 @@ def sampled(
         recipes, sizes = dict[tuple[str, ...], AnyRecipe](), dict[tuple[str, ...], int]()
         for names, (stored, lost) in writer.bodies.items():
             # What loses something is coded only where sizes matter.
-            coded = stored if lost is None or drafts.finished else _likely(lost, sum(arrays[n].size for n in names))
+            count = sum(arrays[name].size for name in names)
+            coded = stored if lost is None or drafts.finished else _likely(lost, count)
             if parts.isdisjoint(names):
                 recipes[names], sizes[names] = draft.recipes[names], coded
-            times = sum(factors[name] for name in names) / len(names)
+            times = sum(factors[name] * arrays[name].size for name in names) / max(count, 1)
             size += round((times - 1) * coded)
+            noise = sum(factors[told.name] * told.error.noise for told in writer.told(names) if told.error)
             signal = sum(signals.get(name, 0.0) for name in names)
-            scaled = lost and Error(lost.noise * times, signal or lost.signal * times, lost.largest)
+            scaled = lost and Error(noise, signal or lost.signal * times, lost.largest)
             bodies[names] = round(times * coded), scaled
         whole.first = Draft(draft.file, writer, draft.plan, recipes, sizes)
         error = joined((len(infos[names[0]].shape), scaled) for names, (_, scaled) in bodies.items())

@@ -148,7 +148,8 @@ class Stage(Protocol):
     A stage may also have ``hints: ClassVar[tuple[Port, ...]]``: arrays that the encoder looks at and the decoder does
     without; they come after those of ``codec.given``. And it may have ``together(count, shape)``,
     which returns the stage that codes so many arrays of a shape, one below another along the first dimension, as this
-    one codes each, or None: see `bundles`.
+    one codes each, or None: see `bundles`. Where ``blind: ClassVar[bool]`` is true, it does the same to elements
+    whatever shape they come in, and arrays of any shapes go together as one of one dimension.
     """
 
     codec: ClassVar[Codec]

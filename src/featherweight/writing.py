@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from featherweight import dtypes
-from featherweight.bundles import LARGE, Body, candidates, code
+from featherweight.bundles import LARGE, Body, blind, candidates, code
 from featherweight.codecs._kernels import _floats
 from featherweight.dtypes import Array
 from featherweight.encoder import Mapper
@@ -178,18 +178,18 @@ def write(
 
 def _together(work: Work, plan: Plan) -> Iterator[list[TensorInfo]]:
     """Group tensors that may be coded together: of a kind, with one recipe, and without a base."""
-    recipes, numbers = list[AnyRecipe](), dict[int, int]()
+    recipes, numbers = list[AnyRecipe](), dict[int, tuple[int, bool]]()
 
-    def number(info: TensorInfo) -> int | None:
+    def number(info: TensorInfo) -> tuple[int | None, bool]:
         if work.lookup is not no_base:
-            return None
+            return None, False
         recipe = plan.recipe_for(info.name)
         if id(recipe) not in numbers:  # which spares comparing the one that all have
-            numbers[id(recipe)] = recipes.index(recipe) if recipe in recipes else len(recipes)
+            numbers[id(recipe)] = recipes.index(recipe) if recipe in recipes else len(recipes), blind(recipe)
             recipes.append(recipe)
         return numbers[id(recipe)]
 
-    return candidates((info, number(info)) for info in work.checkpoint.tensors.values())
+    return candidates((info, *number(info)) for info in work.checkpoint.tensors.values())
 
 
 def _unit(

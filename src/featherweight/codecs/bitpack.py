@@ -46,6 +46,7 @@ class Bitpack:
     """Pack numbers below 2^width."""
 
     codec: ClassVar[Codec] = CODEC
+    blind: ClassVar[bool] = True
     width: int = param(0, lo=0, hi=8, doc="bits of a number; 0 for as many as the largest needs")
 
     def __post_init__(self) -> None:

@@ -56,6 +56,7 @@ class Bzip2:
     """Compress with bzip2."""
 
     codec: ClassVar[Codec] = CODEC
+    blind: ClassVar[bool] = True
     level: int = param(9, lo=1, hi=9, doc="blocks of so many 100,000 bytes")
 
     def __post_init__(self) -> None:

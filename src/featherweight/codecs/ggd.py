@@ -158,6 +158,7 @@ class Ggd:
     resolution: int = param(4, lo=1, hi=64, doc="classes that an octave of scale has")
 
     codec: ClassVar[Codec] = CODEC
+    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_params(self)
@@ -199,10 +200,13 @@ def _lane_bits(bits: int, size: int) -> int:
     """Return the base-2 logarithm of the lanes: each costs about 24 bits and lets the decoder do more at once.
 
     Many indices take long however few their bits are. Sixteen lanes are a vector, with which the decoder is three times
-    as fast: they may cost half as much again, and some percent of the few bits of many indices.
+    as fast: they may cost half as much again, and some percent of the few bits of many indices. With two vectors it
+    is twice as fast as with one, which waits for itself.
     """
     lanes = min(max((2 * bits + size) // 12000, 1).bit_length() - 1, 7)
-    return max(lanes, 4) if bits >= WIDTH * (512 if size >= _MANY else 4096) else lanes
+    if bits >= WIDTH * 4096:
+        return max(lanes, 5 if size >= _MANY else 4)
+    return max(lanes, 4) if size >= _MANY and bits >= WIDTH * 512 else lanes
 
 
 def _escapes(counts: Array, table: Array) -> int:

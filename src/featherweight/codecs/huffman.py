@@ -123,6 +123,7 @@ class Huffman:
     block: int = param(16, lo=_LEAST, hi=_MOST, doc="base-2 logarithm of the symbols that share a code")
 
     codec: ClassVar[Codec] = CODEC
+    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_params(self)

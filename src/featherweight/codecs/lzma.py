@@ -83,6 +83,7 @@ class Lzma:
     """Compress with LZMA."""
 
     codec: ClassVar[Codec] = CODEC
+    blind: ClassVar[bool] = True
     level: int = param(6, lo=0, hi=9, doc="preset of xz, by which it searches")
     lc: int = param(0, lo=0, hi=4, doc="bits of the byte before that are context: 0 for noise, 3 for text")
 

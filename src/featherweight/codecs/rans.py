@@ -117,6 +117,7 @@ class Rans:
     tables: int = param(16, lo=1, hi=_MOST_TABLES, doc="the most tables that classes may choose among")
 
     codec: ClassVar[Codec] = CODEC
+    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_params(self)

@@ -100,6 +100,7 @@ class Uniform:
     centroids: bool = param(True, doc="reconstruct small sizes at their mean")
 
     codec: ClassVar[Codec] = CODEC
+    blind: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_params(self)

@@ -101,6 +101,7 @@ class Zstd:
     """Compress with Zstandard."""
 
     codec: ClassVar[Codec] = CODEC
+    blind: ClassVar[bool] = True
     level: int = param(19, lo=1, hi=22, doc="how hard to search; above 19 it takes much memory")
 
     def __post_init__(self) -> None:

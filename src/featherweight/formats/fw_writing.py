@@ -89,6 +89,10 @@ class FwWriter:
         """The bytes and the error of each, by the names of its tensors."""
         return {names: (each.padding + each.size, each.error) for names, each in self._written.items()}
 
+    def told(self, names: tuple[str, ...]) -> tuple[Told, ...]:
+        """Return what was told of the tensors of a body."""
+        return self._written[names].tensors
+
     @property
     def error(self) -> Error:
         """That of the lossy tensors so far."""
