@@ -16,11 +16,12 @@ manager that gives a `Place`, and a line in `FORMATS`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar, cast
 
 import msgspec
@@ -68,11 +69,7 @@ class TensorInfo:
     name: str
     kind: ElementType
     shape: tuple[int, ...]
-    count: int = field(init=False, repr=False)  # of elements
-
-    def __post_init__(self) -> None:
-        """Multiply once what is asked for often."""
-        object.__setattr__(self, "count", math.prod(self.shape))
+    count: int  # of elements
 
     @property
     def packed(self) -> int:
@@ -84,12 +81,20 @@ def tensor_info(name: str, kind: ElementType, shape: Sequence[int]) -> TensorInf
     """Return the description of a tensor, or raise FrameError for a shape that no array can have."""
     if len(shape) > 64:
         raise UnsupportedError(f"{len(shape)} dimensions: arrays have 64 at most", path=name)
-    size = kind.dtype.itemsize
+    count = _count(tuple(shape), kind.dtype.itemsize)
+    if count is None:
+        raise FrameError(f"no array has the shape {list(shape)}", path=name)
+    return TensorInfo(name, kind, tuple(shape), count)
+
+
+@functools.lru_cache(1024)  # many tensors have one of few shapes
+def _count(shape: tuple[int, ...], size: int) -> int | None:
+    """Return the number of elements of so many bytes; None where no array is of this shape."""
     for dimension in shape:
         size *= dimension or 1
         if dimension < 0 or size >= 1 << 63:
-            raise FrameError(f"no array has the shape {list(shape)}", path=name)
-    return TensorInfo(name, kind, tuple(shape))
+            return None
+    return math.prod(shape)
 
 
 @dataclass(frozen=True, eq=False)

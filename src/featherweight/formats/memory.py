@@ -24,7 +24,7 @@ def from_arrays(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None
         with within(name):
             arrays[name] = dtypes.native(array).reshape(-1)
         arrays[name].flags.writeable = False
-        infos[name] = TensorInfo(name, dtypes.of(arrays[name].dtype), tuple(array.shape))
+        infos[name] = TensorInfo(name, dtypes.of(arrays[name].dtype), tuple(array.shape), array.size)
     return Checkpoint(
         format="memory",
         tensors=infos,
