@@ -1,7 +1,8 @@
 """Fixed-rate formats and error-bounded coders: bytes a tensor takes, and what comes of it, at one setting each.
 
 Every one is offered what suits it: GGUF kinds rows of whole blocks whatever the shape (llama.cpp would fall back to a
-larger kind), SZ3 and zfp one absolute bound for all tensors (equal slope). GGUF bytes are those of the blocks alone.
+larger kind), the last one filled with zeros; SZ3 and zfp one absolute bound for all tensors (equal slope). GGUF bytes
+are those of the blocks alone.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ def _package(name: str) -> Any:
 
 
 def _blocks(x: Array, size: int) -> Array:
-    if x.size % size:
-        raise AbsentError(f"it takes {size} weights at a time, and there is a tensor of {x.size}")
-    return x.reshape(-1, size)
+    return np.pad(x.reshape(-1), (0, -x.size % size)).reshape(-1, size)
+
+
+def _unblocked(blocks: Array, like: Array) -> Array:
+    return blocks.reshape(-1)[: like.size].reshape(like.shape)
 
 
 def _gguf(kind: str) -> Format:
@@ -59,7 +62,7 @@ def _gguf(kind: str) -> Format:
         )
         assert done == out.nbytes
         # The package's decoder is NumPy: right, and no measure of what llama.cpp does.
-        return Blob(out.nbytes, lambda: gguf.quants.dequantize(out, number).reshape(x.shape), fast=False)
+        return Blob(out.nbytes, lambda: _unblocked(gguf.quants.dequantize(out, number), x), fast=False)
 
     return Format("GGUF", kind, encode)
 
@@ -95,7 +98,7 @@ def _integers(bits: int, group: int) -> Format:
         scales = (np.abs(groups).max(1, keepdims=True) / most).astype(np.float16)
         levels = np.clip(np.rint(groups / np.maximum(scales, 1e-7, dtype=np.float32)), -most, most).astype(np.int8)
         size = -(-levels.size * bits // 8) + scales.nbytes
-        return Blob(size, lambda: (levels * scales.astype(np.float32)).reshape(x.shape))
+        return Blob(size, lambda: _unblocked(levels * scales.astype(np.float32), x))
 
     return Format(f"int{bits}", f"groups of {group}" if group else "per row", encode)
 
@@ -130,7 +133,7 @@ def _nf4(block: int = 64) -> Format:
         scales = np.abs(blocks).max(1, keepdims=True).astype(np.float16).astype(np.float32)
         between = (NF4[1:] + NF4[:-1]) / 2
         levels = np.searchsorted(between, blocks / np.maximum(scales, 1e-7)).astype(np.uint8)
-        return Blob(x.size // 2 + 2 * len(blocks), lambda: (NF4[levels] * scales).reshape(x.shape))
+        return Blob(levels.size // 2 + 2 * len(blocks), lambda: _unblocked(NF4[levels] * scales, x))
 
     return Format("NF4", f"blocks of {block}", encode)
 

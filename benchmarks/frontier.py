@@ -6,7 +6,7 @@ dimensions or more, from decoded weights. Sizes are bytes on disk, of NNCodec an
 
 Parts: `minilm` and `resnet` (2-D tensors, against NNCodec), `sparse` (MiniLM after pruning each tensor by magnitude,
 or sharing values in it), `networks` (whole, with 1-D tensors, which both round; and accuracy), `formats` (fixed-rate
-formats and error-bounded coders on MiniLM), `bounds`, and `growth` (speed and memory as tensors grow). Sizes where
+formats and error-bounded coders on these two), `bounds`, and `growth` (speed and memory as tensors grow). Sizes where
 networks fall by so many points are in `papers`.
 
 Results are kept as they are made: a run that is broken off goes on where it was.
@@ -163,11 +163,13 @@ def _work(chosen: argparse.Namespace) -> Iterator[Work]:
             keys = [("networks", name, NNCODEC, setting) for setting in _settings(chosen.qp or WHOLE_QPS)]
             yield f"{name} whole, {NNCODEC}", keys, _against(python, name, _rounded(small), rounds)
     if "formats" in parts:
-        case = QUICK if chosen.quick else "MiniLM"
-        for number, rival in list(enumerate(FORMATS))[:: 6 if chosen.quick else 1]:
-            few = [recipe for recipe in recipes if recipe != BEST]
-            run = functools.partial(_isolated, "beside_format", case=case, number=number, recipes=few, rounds=rounds)
-            yield f"{case}, {rival.name} {rival.setting}", [("formats", case, rival.name, rival.setting)], run
+        few = [recipe for recipe in recipes if recipe != BEST]
+        for case in (QUICK,) if chosen.quick else ("MiniLM", RESNET):
+            for number, rival in list(enumerate(FORMATS))[:: 6 if chosen.quick else 1]:
+                run = functools.partial(
+                    _isolated, "beside_format", case=case, number=number, recipes=few, rounds=rounds
+                )
+                yield f"{case}, {rival.name} {rival.setting}", [("formats", case, rival.name, rival.setting)], run
     if "growth" in parts:
         for size in (1 << 18,) if chosen.quick else (*SIZES, *([HUGE] if chosen.huge else [])):
             run = functools.partial(_growth, size, chosen.dir)
@@ -618,7 +620,10 @@ def plot(points: Sequence[Point], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise AbsentError("matplotlib is not installed: pip install -e '.[bench]'") from None
-    cases = [("MiniLM", ("minilm", "formats"), (0, 9), (-0.2, 1.4)), (RESNET, ("resnet",), (0, 6), (-0.75, 0.1))]
+    cases = [
+        ("MiniLM", ("minilm", "formats"), (0, 9), (-0.2, 1.4)),
+        (RESNET, ("resnet", "formats"), (0, 9), (-0.8, 1.4)),
+    ]
     with mpl.rc_context({"svg.hashsalt": "frontier", "font.size": 8}):
         figure = Figure(figsize=(9, 4), layout="constrained")
         for number, (case, parts, bits, gaps) in enumerate(cases, 1):

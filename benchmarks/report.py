@@ -208,7 +208,7 @@ def frontier_in_short(results: Path) -> str:
     }
     # A line each: of whole networks a fine and a coarse setting, of formats those of GGUF.
     some = [p for p in points["networks"] if p["setting"].endswith(("-24", "-16"))]
-    kinds = [p for p in points["formats"] if p["rival"] == "GGUF"]
+    kinds = [p for p in points["formats"] if (p["case"], p["rival"]) == ("MiniLM", "GGUF")]
     ahead = size_frontier.in_lines(points["minilm"]), size_frontier.speeds([*points["minilm"], *points["resnet"]])
     shown = [*ahead, *map(size_frontier.show, (points["sparse"], some, kinds))]
     return "\n\n".join(filter(None, (_machine(result), image, *shown)))
