@@ -163,11 +163,10 @@ def _work(chosen: argparse.Namespace) -> Iterator[Work]:
             keys = [("networks", name, NNCODEC, setting) for setting in _settings(chosen.qp or WHOLE_QPS)]
             yield f"{name} whole, {NNCODEC}", keys, _against(python, name, _rounded(small), rounds)
     if "formats" in parts:
-        few = [recipe for recipe in recipes if recipe != BEST]
         for case in (QUICK,) if chosen.quick else ("MiniLM", RESNET):
             for number, rival in list(enumerate(FORMATS))[:: 6 if chosen.quick else 1]:
                 run = functools.partial(
-                    _isolated, "beside_format", case=case, number=number, recipes=few, rounds=rounds
+                    _isolated, "beside_format", case=case, number=number, recipes=recipes, rounds=rounds
                 )
                 yield f"{case}, {rival.name} {rival.setting}", [("formats", case, rival.name, rival.setting)], run
     if "growth" in parts:
