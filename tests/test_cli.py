@@ -197,6 +197,13 @@ def test_a_goal(source, goal, met):
     assert re.search(met, " ".join(said.split())), said
 
 
+def test_a_file_far_below_the_size_that_was_asked_for_is_told_as_that(source):
+    said = " ".join(run("encode", source, "-r", "deep-compression(sparsity=0.5)", "--bits", "12").stdout.split())
+    assert re.search(r"The file is \d+% below what was asked for: no choice of deep-compression comes nearer\.", said)
+    for near in ("--bits=9", "--nmse=1e-3"):
+        assert "below what was asked for" not in run("encode", source, "-f", "-r", "ecsq", near).stdout
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_a_table_of_errors_names_its_tensors_on_any_terminal(width, capsys, monkeypatch):
     names = [f"layers.{i}.attention.output.weight" for i in range(3)]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to", "decode", "encode"]
 
+_NEARLY = 0.95  # of a size that was asked for: below, a file is smaller than anybody would expect
+
 
 def encode(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A checkpoint.", show_default=False)],
@@ -116,6 +118,7 @@ def encode(
     _summarise(goal, f"{size(after)} from {size(before)}, {gain}, {spent}", quiet=quiet)
     if not quiet:
         _tell_lossy(found, [info.name for info in infos], told=aim is not None)
+        _tell_short(found, aim, weights)
 
 
 def _goal(
@@ -153,6 +156,16 @@ def _tell_lossy(found: Encoded, names: Iterable[str], *, told: bool) -> None:
         say(f"Largest error of all tensors: {exponent(found.error.largest)}.")
     elif told:
         say("Nothing is lost: all tensors are exact.")
+
+
+def _tell_short(found: Encoded, aim: Goal | None, weights: int) -> None:
+    """Say that a file is well below the size that was asked for, where it loses something for that."""
+    wanted = 0.0
+    if aim is not None and found.error is not None:
+        wanted = float(aim.size or (aim.bits or 0.0) * weights / 8)
+    if found.size < _NEARLY * wanted:
+        name = (found.plan.named or "this recipe").partition("(")[0]
+        say(f"The file is {1 - found.size / wanted:.0%} below what was asked for: no choice of {name} comes nearer.")
 
 
 def _check_ending(goal: Any) -> None:
