@@ -620,21 +620,24 @@ def plot(points: Sequence[Point], path: Path) -> None:
     except ImportError:
         raise AbsentError("matplotlib is not installed: pip install -e '.[bench]'") from None
     cases = [
-        ("MiniLM", ("minilm", "formats"), (0, 9), (-0.2, 1.4)),
-        (RESNET, ("resnet", "formats"), (0, 9), (-0.8, 1.4)),
+        ("MiniLM", ("minilm", "formats"), (0, 9.7), (-0.25, 2)),
+        (RESNET, ("resnet", "formats"), (0, 9.7), (-0.8, 1.7)),
     ]
+    drawn = [curves(points, case, parts) for case, parts, *_ in cases]
+    names = list(dict.fromkeys(name for each in drawn for name in each))
+    colors = dict(zip(names, mpl.color_sequences["tab20"][::2] + mpl.color_sequences["tab20"][1::2], strict=False))
     with mpl.rc_context({"svg.hashsalt": "frontier", "font.size": 8}):
         figure = Figure(figsize=(9, 4), layout="constrained")
-        for number, (case, parts, bits, gaps) in enumerate(cases, 1):
+        for number, ((case, _, bits, gaps), lines) in enumerate(zip(cases, drawn, strict=True), 1):
             axes = figure.add_subplot(1, 2, number, title=f"{case}, 2-D tensors")
             axes.axhline(0, color="black", linewidth=0.8, label="R(D) of a normal distribution")
             for point in points:
                 if point["part"] == "bounds" and point["case"] == case:
                     xs, ys = ([entry[key] for entry in point["line"]] for key in ("bits", "gap"))
                     axes.plot(xs, ys, "k--", linewidth=0.8, label="R(D), row and column scales known")
-            for index, (name, found) in enumerate(curves(points, case, parts).items()):
+            for name, found in lines.items():
                 line = "-" if len(found) > 1 and name != "GGUF" else ""
-                axes.plot(*zip(*found, strict=True), f"C{index}.{line}", label=name, linewidth=1)
+                axes.plot(*zip(*found, strict=True), f".{line}", color=colors[name], label=name, linewidth=1)
             axes.set(xlabel="bits a weight", ylabel="bits above R(D)", xlim=bits, ylim=gaps)
             for point in points:
                 if point["case"] == case and point["rival"] == "GGUF":
