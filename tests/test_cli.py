@@ -199,7 +199,7 @@ def test_a_goal(source, goal, met):
 
 def test_a_file_far_below_the_size_that_was_asked_for_is_told_as_that(source):
     said = " ".join(run("encode", source, "-r", "deep-compression(sparsity=0.5)", "--bits", "12").stdout.split())
-    assert re.search(r"The file is \d+% below what was asked for: no choice of deep-compression comes nearer\.", said)
+    assert re.search(r"The file is \d+% below what was asked for: no value of bits was found that comes nearer\.", said)
     for near in ("--bits=9", "--nmse=1e-3"):
         assert "below what was asked for" not in run("encode", source, "-f", "-r", "ecsq", near).stdout
 

@@ -415,6 +415,20 @@ def test_small_groups_of_a_sample_join_the_largest_only_as_far_as_they_are_few()
     assert 110 < len(groups) < 122
 
 
+@pytest.mark.parametrize("goal", [Goal(nmse=1e-2), Goal(bits=3)])
+@pytest.mark.parametrize("rule", ["lossless", "ecsq(step=1.5)"])
+def test_bodies_of_a_sample_are_taken_only_by_those_who_are_in_them(goal: Goal, rule: str) -> None:
+    rng = np.random.Generator(np.random.Philox(8))
+    x = {f"a{i}.weight": rng.choice([-1, 0, 1], (256, 128)).astype("f4") * (1 + i % 3) for i in range(48)}
+    x["b.weight"] = rng.standard_normal((400, 300)).astype("f4")
+    file = io.BytesIO()
+    featherweight.save_file(x, file, Plan.of("ecsq", rules=[f"a*={rule}"]), goal=goal)
+    found = featherweight.load_file(file)
+    assert list(found) == list(x)
+    if rule == "lossless":
+        assert all((found[name] == each).all() for name, each in x.items() if name[0] == "a")
+
+
 ROUGH = {
     "ecsq(step=0.3, plain=true)": 0.0,
     "near-lossless(0.1)": 0.0,

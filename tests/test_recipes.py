@@ -122,6 +122,13 @@ def test_a_recipe_names_itself_where_a_knob_is_wrong(states: int) -> None:
         parse(f"tcq(states={states})")
 
 
+@pytest.mark.parametrize("value", ["False", "no", "0", "1", "0.5"])
+def test_plain_is_true_or_false_and_no_word_for_them(value: str) -> None:
+    with pytest.raises(ArgumentError, match=r"ecsq\(plain=.*\): expected true or false"):
+        parse(f"ecsq(plain={value})")
+    assert text(parse("ecsq(0.1, plain=false)")) == text(parse("ecsq(0.1)")) != text(parse("ecsq(0.1, plain=true)"))
+
+
 def test_a_recipe_and_its_kernels_know_the_same_states() -> None:
     for states in _machines.STATES:
         parse(f"tcq(states={states})")

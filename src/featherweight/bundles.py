@@ -2,15 +2,13 @@
 
 They share a head, a model and the calls that code them, which a small tensor alone does not repay. In a bundle tensors
 lie one below another along the first dimension, so that rows stay rows; or one after another, of any shapes, if none of
-the stages looks at shapes. A lossy stage that may code so many tensors at
-once has a method ``together(count, shape)`` that returns what does so, or None; one of ours that loses nothing needs
-none.
+the stages looks at shapes. A lossy stage that may code so many tensors at once has a method ``together(count, shape)``
+that returns what does so, or None; one of ours that loses nothing needs none.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -31,14 +29,14 @@ from featherweight.losses import measured
 from featherweight.lossy import Lossy
 from featherweight.rough import exact
 from featherweight.smooth import pruned
-from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, params
+from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, params, remembered
 from featherweight.weights import Weights
 
 __all__ = ["LARGE", "MOST", "ROOM", "Body", "blind", "candidates", "code", "together"]
 
 LARGE = 1 << 20  # elements from which on a tensor is coded piece by piece
 ROOM, MOST = 1 << 16, 1 << 18  # bytes and elements of a bundle: who reads one tensor of it fetches and decodes all
-_SAMPLE, _OCTAVES = 1 << 10, 4  # elements that tell how large all are, and how much larger some may be
+_SAMPLE, _OCTAVES = 1 << 10, 4  # integers that tell how large all are, and how much larger some may be
 _PARTS = re.compile(r"\W")
 _LIKELY = 0.5  # bytes that an element takes under a lossy recipe
 _MARGIN = 1.03  # by which they may be more than they were
@@ -231,11 +229,7 @@ def _size(body: Body) -> int:
     return sum(map(len, body.parts))
 
 
-@functools.lru_cache(256)  # a plan's few recipes, for as many of few shapes
-def _known_together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
-    return _together(recipe, count, shape)
-
-
+@remembered(256)  # a plan's few recipes, for as many of few shapes
 def together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
     """Return the recipe for so many arrays of a shape along the first dimension; None where each must be coded alone.
 
@@ -246,11 +240,7 @@ def together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
     'split(levels(blocks=9, values=uniform(step=0.1, index=ggd(given=[row, column]))))'
     >>> together(parse("prune(0.9, values=raw)"), 9, (4, 4))
     """
-    try:
-        hash(recipe)
-    except TypeError:  # a stage of somebody's own
-        return _together(recipe, count, shape)
-    return _known_together(recipe, count, shape)  # type: ignore[arg-type]  # protocols do not say that it is hashable
+    return _together(recipe, count, shape)
 
 
 def _together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:

@@ -156,7 +156,7 @@ def _encode(
 def _reach(work: Work, goal: Goal, plan: Plan, target: Where) -> tuple[Plan, FwWriter]:
     """Search for the goal, and make the draft that meets it the target."""
     with contextlib.ExitStack() as stack:
-        drafts = stack.enter_context(contextlib.closing(Drafts(work, target, finished=goal.kind != "error")))
+        drafts = stack.enter_context(contextlib.closing(Drafts(work, target, sized=goal.kind != "error")))
 
         def rehearse(plan: Plan) -> Outcome:
             draft = drafts.make(plan)

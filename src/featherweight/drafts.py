@@ -33,12 +33,12 @@ _HELD = 1 << 26  # bytes of a draft that memory holds
 class Drafts:
     """Makes drafts, in memory where they are small, else beside the target, or where temporary files go.
 
-    The last one stays until there is another, which takes from it what has not changed. Unless they are to be
-    `finished`, they lack their index, which takes long and matters where sizes do, until they are published.
+    The last one stays until there is another, which takes from it what has not changed. Unless they are
+    `sized`, they lack their index, which takes long, until they are published, and samples are not coded.
     """
 
-    def __init__(self, work: Work, target: Where | None, *, finished: bool) -> None:
-        self._work, self._open, self.finished = work, list[Draft](), finished
+    def __init__(self, work: Work, target: Where | None, *, sized: bool) -> None:
+        self._work, self._open, self.sized = work, list[Draft](), sized
         self.first: Draft | None = None  # what the first one takes from
         streaming = target is None or is_stream(target) or "://" in str(target)
         self._beside = None if streaming else str(Path(str(target)).parent)
@@ -50,7 +50,7 @@ class Drafts:
         try:
             writer = FwWriter(file, **kept(self._work.checkpoint))
             recipes = write(self._work, writer, plan, _quiet, before)
-            if self.finished:
+            if self.sized:
                 writer.finish()
         except BaseException:
             file.close()
@@ -103,18 +103,18 @@ def sampled(
             factors[name] = info.count / x.size
             parts.add(name)
         arrays[name] = x
-    drafts = Drafts(work._replace(checkpoint=from_arrays(arrays), apart=False), None, finished=whole.finished)
+    drafts = Drafts(work._replace(checkpoint=from_arrays(arrays), apart=False), None, sized=whole.sized)
     stack.callback(drafts.close)
 
     def tell(plan: Plan) -> Outcome:
-        draft = drafts.make(plan if drafts.finished else plan.rough())
+        draft = drafts.make(plan if whole.sized else plan.rough())
         draft.wanted, writer = False, draft.writer
         size, bodies = writer.size, dict[tuple[str, ...], tuple[int, Error | None]]()
         recipes, sizes = dict[tuple[str, ...], AnyRecipe](), dict[tuple[str, ...], int]()
         for names, (stored, lost) in writer.bodies.items():
             # What loses something is coded only where sizes matter.
             count = sum(arrays[name].size for name in names)
-            coded = stored if lost is None or drafts.finished else _likely(lost, count)
+            coded = stored if lost is None or whole.sized else _likely(lost, count)
             if parts.isdisjoint(names):
                 recipes[names], sizes[names] = draft.recipes[names], coded
             times = sum(factors[name] * arrays[name].size for name in names) / max(count, 1)

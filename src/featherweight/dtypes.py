@@ -16,7 +16,18 @@ import numpy as np
 
 from featherweight.errors import ArgumentError, UnsupportedError
 
-__all__ = ["Array", "ElementType", "all_types", "bits_view", "native", "of", "pack", "packed_bytes", "unpack"]
+__all__ = [
+    "Array",
+    "ElementType",
+    "all_types",
+    "bits_view",
+    "native",
+    "of",
+    "pack",
+    "packed_bytes",
+    "same_memory",
+    "unpack",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -124,6 +135,12 @@ def native(x: Any) -> Array:
 def bits_view(x: Array) -> Array:
     """Return the flat view of a contiguous array as unsigned words, two words for a complex element."""
     return x.reshape(-1).view(of(x.dtype).word)
+
+
+def same_memory(x: Array, y: Array) -> bool:
+    """Return whether two contiguous arrays are the same memory, be it in other shapes."""
+    start, other = (each.__array_interface__["data"][0] for each in (x, y))
+    return x.nbytes == y.nbytes and start == other
 
 
 def packed_bytes(kind: ElementType, count: int) -> int:

@@ -111,10 +111,10 @@ def _linked(
             steps[maker] = steps[maker]._replace(into=steps[i].into)
     scratch = sum(nbytes(step.spec) for i, step in enumerate(steps[:-1]) if step.into == i and step.spec is not None)
     last = len(steps) - 1
-    results = [step.into == last and step.spec == steps[last].spec for step in steps]
-    return tuple(
-        [step._replace(spec=None) if each else step for step, each in zip(steps, results, strict=True)]
-    ), scratch
+    for i, step in enumerate(steps):
+        if step.into == last and step.spec == edges[-1]:  # pieces share a program, and their results need not be alike
+            steps[i] = step._replace(spec=None)
+    return tuple(steps), scratch
 
 
 _linked_before = functools.lru_cache(256)(_linked)  # the tensors of a file are coded alike, but for their wires

@@ -59,6 +59,8 @@ def _ecsq(
     step: float = 0.0, nmse: float = 1e-3, rounding: float = 0.45, plain: bool = False, vectors: str = "exact"
 ) -> str:
     knobs = f"step={step!r}, nmse={nmse!r}, rounding={rounding!r}"
+    if not isinstance(plain, bool):
+        raise ArgumentError(f"ecsq(plain={plain!r}): expected true or false")
     if plain:
         return _weights(f"uniform({knobs}, index=ggd)", vectors)
     return _weights(_scaled(f"uniform({knobs}, index=ggd(given=[row, column, place]))"), vectors)

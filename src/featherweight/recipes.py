@@ -350,7 +350,7 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, tuple) else str(value) if isinstance(value, _Word) else value
 
 
-@functools.cache
+@functools.lru_cache(256)
 def _signature(make: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(make)
 

@@ -5,7 +5,6 @@ What comes out smallest then says little, so that of several recipes the first o
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from featherweight.auto import Auto
 from featherweight.errors import ArgumentError
 from featherweight.lossy import Lossy
 from featherweight.smooth import Smooth
-from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, mentioned
+from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, mentioned, remembered
 from featherweight.weights import Weights
 
 __all__ = ["exact", "rough"]
@@ -31,6 +30,7 @@ def exact(stage: Any) -> bool:
         return False
 
 
+@remembered(64)
 def rough(recipe: AnyRecipe) -> AnyRecipe:
     """Return what makes the same error of an array, or nearly, and leaves what comes of it uncoded.
 
@@ -42,14 +42,6 @@ def rough(recipe: AnyRecipe) -> AnyRecipe:
     >>> text(rough(parse("split(auto)")))
     'split(auto)'
     """
-    try:
-        return _known(recipe)  # type: ignore[arg-type]  # protocols do not say that it is hashable
-    except TypeError:  # a stage of somebody's own that cannot be hashed
-        return _quantizing(recipe) or recipe
-
-
-@functools.lru_cache(64)
-def _known(recipe: AnyRecipe) -> AnyRecipe:
     return _quantizing(recipe) or recipe
 
 

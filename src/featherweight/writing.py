@@ -202,8 +202,9 @@ def _unit(
     """Describe what is to be coded; elements that workers load are left where they are."""
     before = tuple({bodies[i.name].names: bodies[i.name] for i in infos if i.name in bodies}.values())
     base = work.lookup(infos[0]) if len(infos) == 1 else None
-    asked, count = plan.recipe_for(infos[0].name), sum(len(each.names) for each in before)
-    if count == len(infos) and base is None and all(_same(each.asked, asked) for each in before):
+    asked, told = plan.recipe_for(infos[0].name), {name for each in before for name in each.names}
+    # A sample has bodies of its own, of some of these tensors and of others.
+    if base is None and told == {info.name for info in infos} and all(_same(each.asked, asked) for each in before):
         return _Unit(tuple(infos), (), None, before)
     elements = tuple([_Slice(where, i.name, 0, i.count) if where else work.checkpoint.read(i.name) for i in infos])
     return _Unit(tuple(infos), elements, base, before)
@@ -302,8 +303,9 @@ class Draft:
 
     def kept(self) -> Iterator[_Kept]:
         """Tell what there is."""
-        sizes = self._sizes or {names: size for names, (size, _) in self.writer.bodies.items()}
-        asked = self.plan.recipe_for
+        sizes, asked = self._sizes, self.plan.recipe_for
+        if sizes is None:
+            sizes = {names: size for names, (size, _) in self.writer.bodies.items()}
         return (_Kept(names, asked(names[0]), recipe, sizes[names]) for names, recipe in self.recipes.items())
 
     def publish(self, target: Where) -> None:

@@ -164,8 +164,12 @@ def _tell_short(found: Encoded, aim: Goal | None, weights: int) -> None:
     if aim is not None and found.error is not None:
         wanted = float(aim.size or (aim.bits or 0.0) * weights / 8)
     if found.size < _NEARLY * wanted:
-        name = (found.plan.named or "this recipe").partition("(")[0]
-        say(f"The file is {1 - found.size / wanted:.0%} below what was asked for: no choice of {name} comes nearer.")
+        from featherweight.named import NAMED
+
+        named = NAMED.get((found.plan.named or "").partition("(")[0])
+        knob = named.knob if named and named.knob else "knob"
+        share = f"{1 - found.size / wanted:.0%}"
+        say(f"The file is {share} below what was asked for: no value of {knob} was found that comes nearer.")
 
 
 def _check_ending(goal: Any) -> None:

@@ -31,6 +31,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from featherweight import dtypes
 from featherweight.codecs._classes import LEVELS
 from featherweight.codecs._kernels import _filters, _floats
 from featherweight.codecs._kernels import levels as kernels
@@ -57,7 +58,7 @@ def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], ou
     for each in (*streams[:2], *streams[3:]):
         if each.shape != _NONE[: values.ndim] and not _fits(each.shape, values.shape):
             raise FrameError(f"levels of {each.shape} for values of {values.shape}")
-    if not np.may_share_memory(values, out):
+    if not dtypes.same_memory(values, out):
         out[...] = values.reshape(out.shape)
 
 

@@ -22,6 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from featherweight import dtypes
 from featherweight.codecs._kernels import scales as kernels
 from featherweight.dtypes import Array
 from featherweight.errors import FrameError
@@ -39,7 +40,7 @@ def decode(wire: Empty, streams: tuple[Array, ...], given: tuple[Array, ...], ou
     row, column, values = streams
     if (row.shape, column.shape) != _shapes(out.shape) or values.shape != out.shape:
         raise FrameError(f"levels of {row.shape} and {column.shape} and values of {values.shape} for {out.shape}")
-    if not np.may_share_memory(values, out):
+    if not dtypes.same_memory(values, out):
         out[...] = values
 
 

@@ -290,7 +290,7 @@ def _transposed(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) 
 
 @primitive
 def columns(array: Any, at: Any, apart: Any) -> Any:
-    """Return the 8 columns of 16 rows of 8 elements that begin `apart` one from another."""
+    """Return the 8 columns of 16 rows that begin `apart` one from another; 8 elements of each are read."""
     two, four, six = at + 2 * apart, at + 4 * apart, at + 6 * apart
     a, b, c, d = (
         _two(array, at, apart),
@@ -309,7 +309,7 @@ def columns(array: Any, at: Any, apart: Any) -> Any:
 
 @primitive
 def put_columns(array: Any, at: Any, apart: Any, vectors: Any) -> None:
-    """Store 8 columns as 16 rows of 8 elements that begin `apart` one from another."""
+    """Store 8 columns as 16 rows that begin `apart` one from another, 8 elements of each."""
     a, b, c, d, e, f, g, h = vectors
     a, b, c, d, e, f, g, h = _transposed(a, b, c, d, e, f, g, h)
     _put_two(array, at, apart, a)
