@@ -140,6 +140,18 @@ def test_the_largest_error_is_met(tensors: dict[str, Array], recipe: str) -> Non
     assert 0.008 < largest <= 0.01
 
 
+@pytest.mark.parametrize("recipe", ["tcq", "ecsq"])
+def test_one_weight_however_large_does_not_lead_the_search_for_a_size_astray(recipe: str) -> None:
+    rng = np.random.Generator(np.random.Philox(9))
+    x = {f"{i}.weight": rng.standard_normal((64, 64)).astype("f4") for i in range(12)}
+    x["3.weight"][5, 5] = 1e30
+    file = io.BytesIO()
+    told = featherweight.save_file(x, file, recipe, goal=Goal(bits=6))
+    assert 5.7 < 8 * told.size / (12 * 64 * 64) <= 6
+    found = featherweight.load_file(file)
+    assert all(np.square(found[name] - each).mean() < 0.01 for name, each in x.items() if name != "3.weight")
+
+
 def test_a_draft_is_whole_though_another_has_taken_from_it(
     tensors: dict[str, Array], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ from featherweight.plan import Plan
 from featherweight.reading import Base, base_of, load_file, open
 from featherweight.stage import AnyRecipe, Codec
 from featherweight.threads import ordered_map, thread_pool
-from featherweight.writing import Draft, Progress, Work, energies, kept, light, local, rms, write
+from featherweight.writing import Draft, Progress, Work, energies, kept, light, local, rms, typical, write
 
 __all__ = ["Encoded", "decode_file", "encode_file", "save_file"]
 
@@ -164,7 +164,8 @@ def _reach(work: Work, goal: Goal, plan: Plan, target: Where) -> tuple[Plan, FwW
             return outcome(work, draft, score)
 
         powers = energies(work.checkpoint)
-        plan, found = reach(goal, plan, rehearse, rms(work.checkpoint, powers), sampled(work, powers, stack, drafts))
+        scale = (rms if goal.kind == "error" else typical)(work.checkpoint, powers)
+        plan, found = reach(goal, plan, rehearse, scale, sampled(work, powers, stack, drafts))
         found.draft.publish(target)
         return plan, found.draft.writer
 

@@ -136,7 +136,7 @@ def reach(
 ) -> tuple[Plan, Outcome]:
     """Return the plan whose file meets the goal, no finer and no coarser than it must be, and what it comes to.
 
-    `scale` is the root mean square of the weights. `sample` tells nearly and quickly what a plan comes to: the search
+    `scale` is about how large the weights are. `sample` tells nearly and quickly what a plan comes to: the search
     then begins there. Raises ArgumentError for a recipe without a knob, and for a goal that is out of reach, with the
     nearest that is not.
     """

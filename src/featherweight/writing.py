@@ -36,6 +36,7 @@ __all__ = [
     "local",
     "no_base",
     "rms",
+    "typical",
     "write",
 ]
 
@@ -122,9 +123,19 @@ def energies(checkpoint: Checkpoint) -> dict[str, float]:
 
 
 def rms(checkpoint: Checkpoint, energies: Mapping[str, float]) -> float:
-    """Return the root mean square of what there are energies of, a starting point for steps."""
+    """Return the root mean square of what there are energies of: where a step for an error is looked for."""
     total, number = sum(energies.values()), sum(checkpoint.tensors[name].count for name in energies)
     return math.sqrt(total / number) if total > 0 else 1.0
+
+
+def typical(checkpoint: Checkpoint, energies: Mapping[str, float]) -> float:
+    """Return the geometric mean of what weights' tensors have as root mean squares: where a step for a size is.
+
+    It is logarithms of scales that bits follow, and one weight however large is one of many.
+    """
+    counts = {name: checkpoint.tensors[name].count for name, energy in energies.items() if energy > 0}
+    total = sum(count * math.log2(energies[name] / count) / 2 for name, count in counts.items())
+    return 2.0 ** (total / sum(counts.values())) if counts else 1.0
 
 
 def write(
