@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import featherweight
 from featherweight import codecs, dtypes, recipes
+from featherweight.codecs.levels import Levels
 from featherweight.dtypes import Array
 from featherweight.encoder import encode_into
 from featherweight.errors import ArgumentError, FrameError
@@ -255,6 +256,16 @@ def test_check_stage_says_what_is_no_stage() -> None:
     for other in (3, "raw", Honest.codec):
         with pytest.raises(ArgumentError, match="is no stage"):
             check_stage(other)
+
+
+def test_a_stage_that_says_it_is_blind_and_sees_shapes_is_caught() -> None:
+    class Seeing(Levels):
+        blind: ClassVar[bool] = True
+
+    check_stage(Levels(), np.ones((20, 30), np.float32), laws=["sees_no_shape"])
+    x = np.outer(2.0 ** np.arange(20), np.ones(30)).astype(np.float32)
+    with pytest.raises(AssertionError):
+        check_stage(Seeing(), x, laws=["sees_no_shape"])
 
 
 def test_check_stage_searches_by_itself() -> None:

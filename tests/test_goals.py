@@ -12,7 +12,6 @@ import pytest
 
 import featherweight
 from featherweight import Goal, checkpoint, drafts, goals, writing
-from featherweight.codecs.uniform import Uniform
 from featherweight.dtypes import Array
 from featherweight.errors import ArgumentError
 from featherweight.formats.memory import from_arrays
@@ -20,7 +19,6 @@ from featherweight.losses import Error, joined
 from featherweight.plan import Plan
 from featherweight.recipes import parse, text
 from featherweight.rough import rough
-from featherweight.stage import Recipe, chain
 
 
 @pytest.fixture
@@ -464,13 +462,3 @@ def test_without_coding_the_error_is_the_same_or_nearly(recipe: str, shape: tupl
         assert found.tobytes() == expected.tobytes()
     lost, known = (float(np.square(y - x, dtype="f8").sum()) for y in (found, expected))
     assert math.isclose(lost, known, rel_tol=ROUGH[recipe], abs_tol=1e-12)
-
-
-def test_a_stage_that_cannot_be_hashed_is_made_rough_as_others_are() -> None:
-    class Listed(Uniform):
-        __hash__ = None  # type: ignore[assignment]
-
-    made = rough(chain(Listed(0.25), index=parse("ggd")))
-    assert isinstance(made, Recipe)
-    assert not made.then
-    assert made.stage == Listed(0.25)

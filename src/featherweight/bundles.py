@@ -9,6 +9,7 @@ that returns what does so, or None; one of ours that loses nothing needs none.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from featherweight.losses import measured
 from featherweight.lossy import Lossy
 from featherweight.rough import exact
 from featherweight.smooth import pruned
-from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, params, remembered
+from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, params
 from featherweight.weights import Weights
 
 __all__ = ["LARGE", "MOST", "ROOM", "Body", "blind", "candidates", "code", "together"]
@@ -229,7 +230,11 @@ def _size(body: Body) -> int:
     return sum(map(len, body.parts))
 
 
-@remembered(256)  # a plan's few recipes, for as many of few shapes
+@functools.lru_cache(256)  # a plan's few recipes, for as many of few shapes
+def _known_together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
+    return _together(recipe, count, shape)
+
+
 def together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
     """Return the recipe for so many arrays of a shape along the first dimension; None where each must be coded alone.
 
@@ -240,7 +245,11 @@ def together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:
     'split(levels(blocks=9, values=uniform(step=0.1, index=ggd(given=[row, column]))))'
     >>> together(parse("prune(0.9, values=raw)"), 9, (4, 4))
     """
-    return _together(recipe, count, shape)
+    try:
+        hash(recipe)
+    except TypeError:  # a stage of somebody's own
+        return _together(recipe, count, shape)
+    return _known_together(recipe, count, shape)  # type: ignore[arg-type]  # protocols do not say that it is hashable
 
 
 def _together(recipe: AnyRecipe, count: int, shape: tuple[int, ...]) -> Any:

@@ -141,7 +141,7 @@ KNOBS: Mapping[str, str] = {
     "lattice": "z, a2, d4, e8 or leech",
     "max_error": "the largest error of a weight",
     "nmse": "squared error, over the squares, that the step is fitted to",
-    "plain": "without scale classes and transform: twice as fast, and larger",
+    "plain": "true leaves out scale classes and transform: faster, and larger",
     "rate": "λ, what a bit is worth in squared steps",
     "rounding": "what of a step is rounded up, from the top; 0.5 is to nearest",
     "s": "sparsity multiplier, 1 to below 2: the larger, the fewer elements are not zero",

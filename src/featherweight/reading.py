@@ -80,6 +80,14 @@ def open(
     return TensorFile(path, base=base, codecs=codecs, max_bytes=max_bytes, threads=threads)
 
 
+def _parted(elements: Array, infos: Iterable[TensorInfo]) -> Iterator[tuple[TensorInfo, Array]]:
+    """Return the elements of each tensor of a bundle."""
+    start = 0
+    for info in infos:
+        yield info, elements[start : start + info.count]
+        start += info.count
+
+
 class TensorFile(Mapping[str, Array]):
     """An open checkpoint; decodes a tensor when it is asked for, and keeps none but small ones of a bundle.
 
@@ -184,10 +192,9 @@ class TensorFile(Mapping[str, Array]):
 
         def one(pool: Executor | None, infos: list[TensorInfo]) -> list[TensorInfo]:
             if self.fw is not None and len(infos) > 1:
-                elements, start = self.fw.whole(infos[0].name, self._codecs, self._max_bytes), 0
-                for info in infos:
-                    result[info.name] = elements[start : start + info.count].reshape(info.shape)
-                    start += info.count
+                elements = self.fw.whole(infos[0].name, self._codecs, self._max_bytes)
+                for info, part in _parted(elements, infos):
+                    result[info.name] = part.reshape(info.shape)
                 return infos
             (info,) = infos
             result[info.name] = np.empty(info.shape, info.kind.dtype)
@@ -224,13 +231,12 @@ class TensorFile(Mapping[str, Array]):
         self, place: Callable[[str], AbstractContextManager[Array]], pool: Executor | None, infos: list[TensorInfo]
     ) -> list[TensorInfo]:
         if self.fw is not None and len(infos) > 1:
-            elements, start = self.fw.bundle(infos[0].name, self._codecs, self._max_bytes), 0
-            for info in infos:
+            elements = self.fw.bundle(infos[0].name, self._codecs, self._max_bytes)
+            for info, part in _parted(elements, infos):
                 with place(info.name) as flat:
                     out = flat[: info.count]
-                    check_out(out, elements.dtype, (info.count,), ())
-                    out[:] = elements[start : start + info.count]
-                start += info.count
+                    check_out(out, part.dtype, part.shape, ())
+                    out[:] = part
             return infos
         for info in infos:
             whole = local(self._checkpoint) or self.fw is None or not self.fw.sliceable(info.name)

@@ -14,7 +14,7 @@ from featherweight.auto import Auto
 from featherweight.errors import ArgumentError
 from featherweight.lossy import Lossy
 from featherweight.smooth import Smooth
-from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, mentioned, remembered
+from featherweight.stage import AnyRecipe, Recipe, Smallest, Split, is_bare, mentioned
 from featherweight.weights import Weights
 
 __all__ = ["exact", "rough"]
@@ -30,7 +30,6 @@ def exact(stage: Any) -> bool:
         return False
 
 
-@remembered(64)
 def rough(recipe: AnyRecipe) -> AnyRecipe:
     """Return what makes the same error of an array, or nearly, and leaves what comes of it uncoded.
 

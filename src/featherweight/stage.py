@@ -290,25 +290,6 @@ def mentioned(recipe: AnyRecipe | None) -> frozenset[str]:
     return frozenset[str]().union(*map(mentioned, under))
 
 
-def remembered(size: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Cache what a function makes of recipes, but for those with a stage of somebody's own that cannot be hashed."""
-
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        known = functools.lru_cache(size)(function)
-
-        @functools.wraps(function)
-        def ask(recipe: Any, *others: Any) -> Any:
-            try:
-                hash(recipe)
-            except TypeError:
-                return function(recipe, *others)
-            return known(recipe, *others)
-
-        return ask
-
-    return wrap
-
-
 def chain(stage: Stage | Rewrite, /, *, given: tuple[str, ...] = (), **then: AnyRecipe) -> Recipe:
     """Send the streams of `stage` on, by name, into further recipes.
 

@@ -143,14 +143,15 @@ class Uniform:
             raise ArgumentError(f"a step of {step:.6g} is too small for weights up to {most:.6g}: take a larger one")
         index = np.empty(values.size, np.int8 if most * inverse < _NARROW else np.int32)
         top = int(kernels.QUANTIZE[values.itemsize, index.itemsize](values, inverse, rounding, index))
+        shifts = None
+        if centroids and values.size >= _FEW:
+            if values.dtype == np.float64:  # f32 may not hold the weights, but steps
+                values, inverse = (values * inverse).astype(np.float32), 1.0
+            found = _shifts(values, inverse, index, min(top, kernels.KNOWN - 1))
+            shifts = found if found.any() else None
         if index.dtype == np.int32 and top < 1 << 15:
             index = index.astype(np.int8 if top < 1 << 7 else np.int16)
-        if not centroids or values.size < _FEW:
-            return index, None
-        if values.dtype == np.float64:  # f32 may not hold the weights, but steps
-            values, inverse = (values * inverse).astype(np.float32), 1.0
-        shifts = _shifts(values, inverse, index, min(top, kernels.KNOWN - 1))
-        return index, shifts if shifts.any() else None
+        return index, shifts
 
     def together(self, count: int, shape: tuple[int, ...]) -> Uniform | None:
         """Return what codes so many arrays as this codes each; None where the step is fitted to each."""
@@ -174,7 +175,6 @@ def _shifts(values: Array, inverse: float, index: Array, top: int) -> Array:
     """Return how far the elements of each size lie beyond its point at their mean, in 64ths, i8."""
     known, lanes = kernels.KNOWN, kernels.KNOWN * TOGETHER
     numbers, sums = np.zeros(lanes, np.int32), np.zeros(known)
-    index = index if index.itemsize == 1 else index.astype(np.int32, copy=False)
     room = np.empty(TOGETHER, np.int32), np.empty(TOGETHER, np.float32), np.empty(lanes, np.float32)
     kernels.OFFSETS[index.itemsize](values, index, inverse, top, *room, numbers, sums)
     counts = numbers.reshape(known, -1).sum(1)

@@ -199,6 +199,16 @@ def codes_together(stage: Stage, x: Array, given: Sequence[Array] = ()) -> None:
         assert lost <= 2 * least + 1e-3 * _distance(one, np.zeros_like(one)), f"{lost} is lost where alone {least} is"
 
 
+def sees_no_shape(stage: Stage, x: Array, given: Sequence[Array] = ()) -> None:
+    """Demand that a stage that says it is blind makes the same of elements whatever shape they come in."""
+    if given or not getattr(stage, "blind", False):
+        return
+    x = dtypes.native(x)
+    (wire, streams), (other, flat) = stage.encode(x), stage.encode(x.reshape(-1))
+    assert wire == other
+    assert [(s.dtype, s.tobytes()) for s in streams] == [(s.dtype, s.tobytes()) for s in flat]
+
+
 def _distance(x: Array, y: Array) -> float:
     """Return the root mean square of what lies between: single elements a quantizer may give up for fewer bits."""
     with np.errstate(all="ignore"):
@@ -224,6 +234,7 @@ LAWS: Mapping[str, Callable[[Stage, Array, Sequence[Array]], None]] = MappingPro
             repr_evaluates,
             text_round_trip,
             codes_together,
+            sees_no_shape,
         )
     }
 )
