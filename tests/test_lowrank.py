@@ -259,7 +259,7 @@ def test_the_recipe_takes_what_is_smaller_factors_or_the_weights(rank: int, erro
 def test_half_the_rank_keeps_most_of_a_real_network() -> None:
     path = DATA / "cifar10_resnet20.safetensors"
     if not path.exists():
-        pytest.skip("the networks are not here")
+        pytest.skip(f"{path.name} is not beside the repository (shared/data/weights)")
     with fw.open(path) as file:
         kernels = [file[name] for name in file if file[name].ndim == 4]
     lost = sum(float(np.sum((x - there_and_back(x, LowRank())).astype(np.float64) ** 2)) for x in kernels)
